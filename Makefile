@@ -1,0 +1,70 @@
+## make reproduce   the study: set-up, data, simulations, figures, claims, report
+## make test        the tests
+## make smoke       a miniature of the whole study, in build/smoke
+## make lint        style, types and the workflow's own checks
+## make bench       speed and memory against the named alternatives
+## make lock        requirements.lock from pyproject.toml (needs uv)
+## make clean       remove .venv, build and caches; results stay
+## Options: CORES=2 PYTHON=python3
+
+CORES ?= 2
+PYTHON ?= python3
+UV ?= uv
+
+# Snakemake's own lock outlives a kill and then refuses to run; the kernel's dies with its holder.
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --nolock
+ONE_AT_A_TIME = $(if $(shell command -v flock),flock .)
+
+.PHONY: help reproduce test smoke lint bench lock clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+reproduce: .venv/.installed
+	$(ONE_AT_A_TIME) $(SNAKEMAKE)
+
+test: .venv/.installed
+	.venv/bin/pytest
+
+smoke: .venv/.installed
+	$(SNAKEMAKE) --configfile config/smoke.yaml --directory build/smoke
+
+lint: .venv/.installed
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/mypy
+	.venv/bin/snakemake --lint
+
+bench: .venv/.installed build/bench-venv/.installed
+	$(SNAKEMAKE) results/data/mnist.nc
+	.venv/bin/python benchmarks/function_space.py
+	.venv/bin/python benchmarks/linear_regression.py
+
+# What builds the package is locked too, so that installing it fetches nothing unpinned.
+lock:
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	| $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --extra test --custom-compile-command "make lock" -o requirements.lock pyproject.toml -
+
+clean:
+	rm -rf .venv build .cache .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+
+# The stamp comes last and --clear removes it first: an interrupted set-up starts afresh.
+.venv/.installed: requirements.lock pyproject.toml | python
+	@echo "Installing into .venv: about a minute, and 1 GB of disk"
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet --require-hashes -r requirements.lock
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+build/bench-venv/.installed: | python
+	$(PYTHON) -m venv --clear build/bench-venv
+	build/bench-venv/bin/pip install --quiet numpy torch==2.13.0
+	@touch $@
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "error: needed is Python 3.11 or newer with its venv module, but '$(PYTHON)' is not that." \
+	"On Debian and Ubuntu: apt-get install python3-venv. Another one: make PYTHON=python3.12" >&2; exit 1; }

@@ -1,0 +1,73 @@
+"""First passage of the 784-10-1 network, N = 10⁴, B = 10: function space against its alternatives.
+
+Every contender checks the full-data loss after each step. The function-space chain has one
+thread; the alternatives are also given two, and the ratios are taken against the faster of the two.
+"""
+
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+from measurement import Contender, medians, report, verdict
+
+HERE = Path(__file__).parent
+ENGINE = [sys.executable, str(HERE / "contenders.py")]
+PYTORCH = ["build/bench-venv/bin/python", str(HERE / "pytorch_loop.py")]
+FAST = "function space, 1 thread"
+
+
+def contenders(problem: str) -> list[Contender]:
+    return [
+        Contender(FAST, [*ENGINE, "function_space", "65536"], 1),
+        *(
+            contender
+            for threads in (1, 2)
+            for contender in (
+                Contender(
+                    f"JAX, full forward pass, {threads} threads",
+                    [*ENGINE, "full_forward_pass", "1024"],
+                    threads,
+                ),
+                Contender(
+                    f"PyTorch, full forward pass, {threads} threads",
+                    [*PYTORCH, problem, "1000"],
+                    threads,
+                ),
+            )
+        ),
+    ]
+
+
+def check_same_problem(measured: dict[str, dict[str, float]]) -> None:
+    losses = {name: row["initial_loss"] for name, row in measured.items()}
+    if not all(math.isclose(loss, losses[FAST], rel_tol=1e-4) for loss in losses.values()):
+        sys.exit(f"error: the contenders start from different losses, {losses}; compare them")
+
+
+def ratio(measured: dict[str, dict[str, float]], alternative: str) -> float:
+    speeds = [r["steps_per_second"] for name, r in measured.items() if name.startswith(alternative)]
+    return measured[FAST]["steps_per_second"] / max(speeds)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        problem = str(Path(folder) / "problem.npz")
+        medians([Contender("data", [*ENGINE, "save_parity_problem", problem], 1)], repetitions=1)
+        measured = medians(contenders(problem))
+    check_same_problem(measured)
+    targets = [
+        verdict("times the compiled JAX loop", ratio(measured, "JAX"), 60),
+        verdict("times the PyTorch loop", ratio(measured, "PyTorch"), 40),
+        verdict(
+            "peak memory of the job, GB",
+            measured[FAST]["peak_mebibytes"] * 2**20 / 1e9,
+            1.5,
+            at_least=False,
+        ),
+    ]
+    report("First passage of the 784-10-1 network, N = 10000, B = 10", measured, targets)
+
+
+if __name__ == "__main__":
+    main()

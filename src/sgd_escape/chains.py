@@ -1,0 +1,189 @@
+"""Chains: everything whose loss the first-passage engine can watch.
+
+A chain is a pytree of arrays with an initial state, a `step` and a full-data `loss`. `lanes` is how
+many runs the engine advances side by side: it is part of the chain's arithmetic, hence fixed, so
+that neither shards nor machines with more cores change a number.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sgd_escape.batches import Batches
+from sgd_escape.networks import Network, apply_network
+from sgd_escape.training import full_loss, sgd_step
+
+
+@runtime_checkable
+class Chain(Protocol):
+    """A Markov chain with a loss; `batch` is whatever its source of randomness draws."""
+
+    lanes: ClassVar[int]
+
+    def initial_state(self) -> PyTree[Array]: ...
+
+    def step(self, state: Any, batch: Array) -> Any: ...
+
+    def loss(self, state: Any) -> Float[Array, ""]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LinearRegression:
+    """SGD on f(θ, x) = θᵀx with the full loss from sufficient statistics (section 5.3.1).
+
+    L(θ) = L* + ½ (θ - θ*)ᵀ H (θ - θ*) costs O(d²) a step, not O(Nd). Starts at θ*.
+    """
+
+    inputs: Float[Array, "examples d"]
+    labels: Float[Array, " examples"]
+    hessian: Float[Array, "d d"]
+    minimum: Float[Array, " d"]
+    minimum_loss: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+
+    lanes: ClassVar[int] = 64
+
+    @classmethod
+    def from_data(
+        cls,
+        inputs: Float[Array, "examples d"],
+        labels: Float[Array, " examples"],
+        learning_rate: float,
+    ) -> "LinearRegression":
+        """The chain of a data set: H = (1/N) Σ x xᵀ, H θ* = (1/N) Σ y x, L* = L(θ*)."""
+        hessian = inputs.T @ inputs / len(labels)
+        minimum = jnp.linalg.solve(hessian, inputs.T @ labels / len(labels))
+        minimum_loss = 0.5 * jnp.mean((inputs @ minimum - labels) ** 2)
+        return cls(inputs, labels, hessian, minimum, minimum_loss, jnp.asarray(learning_rate))
+
+    def initial_state(self) -> Float[Array, " d"]:
+        return self.minimum
+
+    def step(
+        self, state: Float[Array, " d"], batch: Int[Array, " batch_size"]
+    ) -> Float[Array, " d"]:
+        x = self.inputs[batch]
+        error = jnp.sum(x * state[None], axis=-1) - self.labels[batch]
+        return state - self.learning_rate / batch.size * jnp.sum(error[:, None] * x, axis=0)
+
+    def loss(self, state: Float[Array, " d"]) -> Float[Array, ""]:
+        shift = state - self.minimum
+        curved = jnp.sum(self.hessian * shift[None], axis=-1)
+        return self.minimum_loss + 0.5 * jnp.sum(shift * curved)
+
+
+def gaussian_regression(
+    key: Key[Array, ""], n_samples: int, dimension: int, learning_rate: float
+) -> LinearRegression:
+    """Section 5.3.1: inputs and labels i.i.d. standard normal, labels independent of inputs."""
+    input_key, label_key = jax.random.split(key)
+    inputs = jax.random.normal(input_key, (n_samples, dimension), jnp.float64)
+    labels = jax.random.normal(label_key, (n_samples,), jnp.float64)
+    return LinearRegression.from_data(inputs, labels, learning_rate)
+
+
+class FunctionSpaceState(NamedTuple):
+    """A one-hidden-layer network seen through all N samples."""
+
+    preactivation: Float[Array, "hidden examples"]
+    output_weight: Float[Array, " hidden"]
+    output_bias: Float[Array, ""]
+    residual: Float[Array, " examples"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FunctionSpaceNetwork:
+    """SGD on a one-hidden-layer ReLU network, in function space.
+
+    Z = X W + b of all N samples is kept in place of W and b. A step with batch S changes it by
+    -(η/B) D K[S, :], where K = X Xᵀ + 1 (the 1 is the bias) is computed once and D (hidden × B)
+    holds the back-propagated errors. The loss over all N samples is then known after every
+    step for the price of the output layer. Agrees with `GenericNetwork` to float32 rounding.
+    """
+
+    kernel: Float[Array, "examples examples"]
+    labels: Float[Array, " examples"]
+    start: FunctionSpaceState
+    learning_rate: Float[Array, ""]
+
+    lanes: ClassVar[int] = 1
+
+    @classmethod
+    def from_network(
+        cls,
+        network: Network,
+        inputs: Float[Array, "examples inputs"],
+        labels: Float[Array, " examples"],
+        learning_rate: float,
+    ) -> "FunctionSpaceNetwork":
+        """The chain that starts at `network`: two dense layers, one output."""
+        hidden, output = network
+        preactivation = (inputs @ hidden.weight + hidden.bias[None]).T
+        residual = apply_network(network, inputs)[:, 0] - labels
+        start = FunctionSpaceState(preactivation, output.weight[:, 0], output.bias[0], residual)
+        kernel = inputs @ inputs.T + 1
+        return cls(kernel, labels, start, jnp.asarray(learning_rate, inputs.dtype))
+
+    def initial_state(self) -> FunctionSpaceState:
+        return self.start
+
+    def step(
+        self, state: FunctionSpaceState, batch: Int[Array, " batch_size"]
+    ) -> FunctionSpaceState:
+        rate = self.learning_rate / batch.size
+        error = state.residual[batch]
+        active = state.preactivation[:, batch]
+        backward = state.output_weight[:, None] * (active > 0) * error[None]
+        preactivation = state.preactivation - (rate * backward) @ self.kernel[batch]
+        output_weight = state.output_weight - rate * (jax.nn.relu(active) @ error)
+        output_bias = state.output_bias - rate * jnp.sum(error)
+        output = output_weight @ jax.nn.relu(preactivation) + output_bias
+        return FunctionSpaceState(preactivation, output_weight, output_bias, output - self.labels)
+
+    def loss(self, state: FunctionSpaceState) -> Float[Array, ""]:
+        return 0.5 * jnp.mean(state.residual**2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GenericNetwork:
+    """SGD on any network with a full forward pass a step: the reference for faster chains."""
+
+    inputs: Float[Array, "examples inputs"]
+    labels: Float[Array, "examples outputs"]
+    start: Network
+    learning_rate: Float[Array, ""]
+
+    lanes: ClassVar[int] = 1
+
+    def initial_state(self) -> Network:
+        return self.start
+
+    def step(self, state: Network, batch: Int[Array, " batch_size"]) -> Network:
+        return sgd_step(state, self.inputs[batch], self.labels[batch], self.learning_rate)
+
+    def loss(self, state: Network) -> Float[Array, ""]:
+        return full_loss(state, self.inputs, self.labels)
+
+
+@partial(jax.jit, static_argnames=("batches", "samples"))
+def sample_states(
+    chain: Chain, batches: Batches, key: Key[Array, ""], samples: int
+) -> PyTree[Array]:
+    """The state at the end of each of `samples` blocks of one run from the initial state."""
+
+    def one_block(state: PyTree[Array], block: Array) -> tuple[PyTree[Array], PyTree[Array]]:
+        state, _ = jax.lax.scan(
+            lambda current, batch: (chain.step(current, batch), None),
+            state,
+            batches.draw(key, block),
+        )
+        return state, state
+
+    return jax.lax.scan(one_block, chain.initial_state(), jnp.arange(samples))[1]

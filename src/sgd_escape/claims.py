@@ -1,0 +1,373 @@
+"""The paper's claims, decided by rules written down before any run (workflow/claims.yaml)."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import yaml
+from jsonschema import Draft202012Validator
+
+from sgd_escape.config import flatten
+from sgd_escape.errors import SgdEscapeError
+
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
+
+_SYMBOLS = {"dimension": "d", "batch_size": "B"}
+_DIGITS = 6
+
+
+class Row(NamedTuple):
+    """One measured number beside its prediction; `suffix` completes the claim's id."""
+
+    suffix: str
+    predicted: float
+    measured: float
+    low: float
+    high: float
+
+
+class Claim(NamedTuple):
+    """One line of results/claims.csv."""
+
+    id: str
+    reference: str
+    statement: str
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    verdict: str
+    fidelity: str
+
+
+class Datasets(NamedTuple):
+    """What the claims are decided on; `pretrained` and `hessian` are keyed by the seed."""
+
+    stationary: xr.Dataset
+    fit_linear_regression: xr.Dataset
+    fit_network: xr.Dataset
+    pretrained: Mapping[int, xr.Dataset]
+    hessian: Mapping[int, xr.Dataset]
+
+
+def cases(dataset: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    """Every point of a dataset with its label, such as "eta=0.006,B=10"."""
+    for position in np.ndindex(*dataset.sizes.values()):
+        point = dataset.isel(dict(zip(dataset.sizes, position, strict=True)))
+        labels = (f"{_SYMBOLS.get(str(d), d)}={point[d].item():g}" for d in dataset.sizes)
+        yield ",".join(labels), point
+
+
+def _against(dataset: xr.Dataset, name: str, predicted: str | float) -> Iterator[Row]:
+    table = xr.Dataset(
+        {
+            "measured": dataset[name],
+            "low": dataset[f"{name}_low"],
+            "high": dataset[f"{name}_high"],
+            "predicted": dataset[predicted] if isinstance(predicted, str) else predicted,
+        }
+    )
+    for label, point in cases(table):
+        yield Row(f"[{label}]", *(float(point[field]) for field in Row._fields[1:]))
+
+
+def _each_seed(
+    datasets: Mapping[int, xr.Dataset],
+    measure: Callable[[xr.Dataset], float],
+    predicted: str | float,
+) -> Iterator[Row]:
+    for seed, dataset in datasets.items():
+        expected = dataset[predicted] if isinstance(predicted, str) else predicted
+        value = float(measure(dataset))
+        yield Row(f"[seed={seed}]", float(expected), value, value, value)
+
+
+def _stationary_ratio(dataset: xr.Dataset) -> xr.Dataset:
+    """Mean over the batch sizes of the exponent over its prediction; errors add in squares."""
+    predicted, exponent = dataset["predicted_exponent"], dataset["exponent"]
+
+    def half_width(bound: str) -> xr.DataArray:
+        squares = ((exponent - dataset[bound]) / predicted) ** 2
+        return squares.sum("batch_size", skipna=False) ** 0.5 / exponent.sizes["batch_size"]
+
+    ratio = (exponent / predicted).mean("batch_size", skipna=False)
+    low, high = ratio - half_width("exponent_low"), ratio + half_width("exponent_high")
+    return xr.Dataset({"ratio": ratio, "ratio_low": low, "ratio_high": high})
+
+
+def _ratio_where(
+    dataset: xr.Dataset, chosen: Callable[[xr.DataArray], xr.DataArray], predicted: str | float
+) -> Iterator[Row]:
+    ratio = _stationary_ratio(dataset)
+    return _against(ratio.isel(eta=chosen(ratio["eta"]).values), "ratio", predicted)
+
+
+def _dimension_slope(found: Datasets, predicted: str | float) -> Iterator[Row]:
+    # One or two dimensions leave no line with an error, and the fit then holds none.
+    if "dimension_slope" in found.fit_linear_regression:
+        yield from _against(found.fit_linear_regression, "dimension_slope", predicted)
+
+
+def _drift(pretrained: xr.Dataset) -> float:
+    """Change of a line through the last tenth of the epochs, relative to their mean loss."""
+    loss = pretrained["training_loss"].values
+    last = loss[-max(loss.size // 10, 2) :]
+    if last.size < 2:
+        return math.nan
+    slope = np.polyfit(np.arange(last.size), last, 1)[0]
+    return float(slope * (last.size - 1) / last.mean())
+
+
+def _bulk_fraction(hessian: xr.Dataset) -> float:
+    eigenvalue = hessian["eigenvalue"].values
+    return float(np.mean(eigenvalue < 0.01 * eigenvalue.max()))
+
+
+# What a claim can be about, given the claim's `predicted`: a number or the name of a variable.
+QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
+    "stationary_exponent": lambda found, predicted: _against(
+        found.stationary, "exponent", predicted
+    ),
+    "stationary_exponent_likelihood": lambda found, predicted: _against(
+        found.stationary, "exponent_likelihood", predicted
+    ),
+    "stationary_ratio_below_one": lambda found, predicted: _ratio_where(
+        found.stationary, lambda eta: eta < 1, predicted
+    ),
+    "stationary_ratio_at_one": lambda found, predicted: _ratio_where(
+        found.stationary, lambda eta: eta == 1, predicted
+    ),
+    "linear_regression_exponent": lambda found, predicted: _against(
+        found.fit_linear_regression, "exponent", predicted
+    ),
+    "linear_regression_dimension_slope": _dimension_slope,
+    "linear_regression_log_likelihood_difference": lambda found, predicted: _against(
+        found.fit_linear_regression, "log_likelihood_difference", predicted
+    ),
+    "network_exponent": lambda found, predicted: _against(found.fit_network, "exponent", predicted),
+    "network_log_likelihood_difference": lambda found, predicted: _against(
+        found.fit_network, "log_likelihood_difference", predicted
+    ),
+    "network_fitted_curvature": lambda found, predicted: _against(
+        found.fit_network, "fitted_curvature", predicted
+    ),
+    "network_fitted_dimension": lambda found, predicted: _against(
+        found.fit_network, "fitted_effective_dimension", predicted
+    ),
+    "pretrained_loss": lambda found, predicted: _each_seed(
+        found.pretrained, lambda pretrained: float(pretrained["loss"]), predicted
+    ),
+    "pretrained_drift": lambda found, predicted: _each_seed(found.pretrained, _drift, predicted),
+    "parameter_count": lambda found, predicted: _each_seed(
+        found.hessian, lambda hessian: hessian["eigenvalue"].size, predicted
+    ),
+    "largest_eigenvalue": lambda found, predicted: _each_seed(
+        found.hessian, lambda hessian: float(hessian["eigenvalue"].max()), predicted
+    ),
+    "effective_dimension": lambda found, predicted: _each_seed(
+        found.hessian, lambda hessian: float(hessian["effective_dimension"]), predicted
+    ),
+    "gap_dimension": lambda found, predicted: _each_seed(
+        found.hessian, lambda hessian: float(hessian["gap_dimension"]), predicted
+    ),
+    "bulk_fraction": lambda found, predicted: _each_seed(found.hessian, _bulk_fraction, predicted),
+}
+
+_TEXT = {"type": "string", "minLength": 1}
+_NUMBER = {"type": "number"}
+_TOLERANCE = {
+    "type": "object",
+    "properties": {name: {"type": "number", "minimum": 0} for name in ("relative", "absolute")},
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+}
+_PROPERTIES = {
+    "id": {"type": "string", "pattern": "^[a-z0-9-]+$"},
+    "reference": _TEXT,
+    "statement": _TEXT,
+    "quantity": {"enum": list(QUANTITIES)},
+    "predicted": {"type": ["number", "string"]},
+    "rule": {
+        "type": "object",
+        "properties": {
+            "within": _TOLERANCE,
+            "outside": _TOLERANCE,
+            "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
+            "above": _NUMBER,
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    },
+    "reason": _TEXT,
+    "sizes": {"type": "array", "items": _TEXT, "minItems": 1},
+}
+_VALIDATOR = Draft202012Validator(
+    {
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "properties": _PROPERTIES,
+            "required": list(_PROPERTIES),
+            "additionalProperties": False,
+        },
+    }
+)
+
+
+def load_claims(path: str | Path) -> list[dict[str, Any]]:
+    """Read and check a list of claims as in workflow/claims.yaml.
+
+    Raises `SgdEscapeError` when it is no YAML, lacks or misspells a key, names an unknown quantity
+    or rule, gives a range upside down, or repeats an id.
+    """
+    try:
+        claims = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        message = " ".join(str(error).split())
+        raise SgdEscapeError(f"{path} cannot be read as YAML: {message}. Correct it") from error
+    for mistake in _VALIDATOR.iter_errors(claims):
+        place = "".join(f"[{key}]" for key in mistake.absolute_path)
+        raise SgdEscapeError(f"{path}: claims{place}: {mistake.message}. Correct it")
+    for name, count in Counter(claim["id"] for claim in claims).items():
+        if count > 1:
+            raise SgdEscapeError(f"{path}: the id {name} stands {count} times. Rename all but one")
+    for claim in claims:
+        lowest, highest = claim["rule"].get("range", (0, 1))
+        if lowest >= highest:
+            raise SgdEscapeError(
+                f"{path}: {claim['id']} needs a range with the smaller number first, but has "
+                f"[{lowest}, {highest}]. Put them in increasing order"
+            )
+    return list(claims)
+
+
+def verdict(rule: Mapping[str, Any], predicted: float, low: float, high: float) -> str:
+    """Decide a claim by its rule from the interval [low, high] of the measured value.
+
+    `within` a band around the prediction, or a `range` without it: an interval inside the closed
+    band is reproduced, one that does not meet it is not. `outside` is the opposite. `above` a
+    bound: an interval above it is reproduced, one below it is not. All else is inconclusive, and
+    so is what is not finite, or upside down: the inverse of an interval around 0 leads through ∞.
+    """
+    if not np.isfinite([predicted, low, high]).all() or low > high:
+        return INCONCLUSIVE
+    if "above" in rule:
+        holds, fails = low > rule["above"], high < rule["above"]
+    else:
+        lowest, highest = _band(rule, predicted)
+        holds, fails = lowest <= low and high <= highest, high < lowest or low > highest
+    if "outside" in rule:
+        holds, fails = fails, holds
+    return REPRODUCED if holds else NOT_REPRODUCED if fails else INCONCLUSIVE
+
+
+def _band(rule: Mapping[str, Any], predicted: float) -> tuple[float, float]:
+    if "range" in rule:
+        lowest, highest = rule["range"]
+        return lowest, highest
+    tolerance = rule.get("within") or rule["outside"]
+    width = tolerance.get("absolute", tolerance.get("relative", 0) * abs(predicted))
+    return predicted - width, predicted + width
+
+
+def fidelity(sizes: Iterable[str], config: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
+    """The word exact if the study has the paper's sizes under these dotted keys, else what differs.
+
+    Raises `SgdEscapeError` if the paper states no size under a key.
+    """
+    ours, theirs = flatten(config), flatten(paper)
+    scaled: dict[str, None] = {}
+    for prefix in sizes:
+        keys = [key for key in theirs if f"{key}.".startswith(f"{prefix}.")]
+        if not keys:
+            raise SgdEscapeError(
+                f"a claim depends on the size {prefix}, but config/paper.yaml states none of that "
+                "name. Correct it in workflow/claims.yaml"
+            )
+        scaled |= {
+            f"{key} {ours.get(key)} (paper {theirs[key]})": None
+            for key in keys
+            if ours.get(key) != theirs[key]
+        }
+    return f"scaled: {'; '.join(scaled)}" if scaled else "exact"
+
+
+def evaluate(
+    claims: Iterable[Mapping[str, Any]],
+    datasets: Datasets,
+    config: Mapping[str, Any],
+    paper: Mapping[str, Any],
+) -> list[Claim]:
+    """Decide every claim of `load_claims`; one without any measurement is inconclusive.
+
+    Raises `SgdEscapeError` if a dataset lacks what a claim is about.
+    """
+    decided = []
+    for claim in claims:
+        scale = fidelity(claim["sizes"], config, paper)
+        for row in _rows(claim, datasets):
+            decided.append(
+                Claim(
+                    claim["id"] + row.suffix,
+                    claim["reference"],
+                    claim["statement"],
+                    *row[1:],
+                    verdict(claim["rule"], row.predicted, row.low, row.high),
+                    scale,
+                )
+            )
+    return decided
+
+
+def _rows(claim: Mapping[str, Any], datasets: Datasets) -> list[Row]:
+    try:
+        rows = list(QUANTITIES[claim["quantity"]](datasets, claim["predicted"]))
+    except KeyError as error:
+        raise SgdEscapeError(
+            f"the claim {claim['id']} needs a variable that its file does not hold: {error}. "
+            "Delete that file and run the same command again"
+        ) from error
+    return rows or [Row("", math.nan, math.nan, math.nan, math.nan)]
+
+
+def summary(claims: Iterable[Claim]) -> dict[str, int]:
+    """How many claims have each verdict, all three always there."""
+    counts = Counter(claim.verdict for claim in claims)
+    return {name: counts[name] for name in VERDICTS}
+
+
+def to_csv(claims: Iterable[Claim]) -> str:
+    """The text of results/claims.csv; numbers with six significant digits, nan where none is."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Claim._fields)
+    for claim in claims:
+        writer.writerow(f"{x:.{_DIGITS}g}" if isinstance(x, float) else x for x in claim)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Claim]:
+    """What `to_csv` wrote. Raises `SgdEscapeError` if it is something else."""
+    header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+    try:
+        if header != list(Claim._fields):
+            raise ValueError(f"its header is {header}")
+        return [
+            Claim(*line[:3], *map(float, line[3:7]), *line[7:])  # type: ignore[arg-type]
+            for line in lines
+        ]
+    except (TypeError, ValueError) as error:
+        raise SgdEscapeError(
+            f"a table of claims needs the columns {', '.join(Claim._fields)}, but {error}. "
+            "Delete it and run the same command again"
+        ) from error

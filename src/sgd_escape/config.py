@@ -1,0 +1,359 @@
+"""The configuration: its closed schema, its cross-checks and the threshold grid."""
+
+import difflib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
+
+from sgd_escape.errors import SgdEscapeError
+
+KeyPath = tuple[Any, ...]
+
+
+class Mistake(NamedTuple):
+    """A break of the schema: the key, the keyword of the schema that refuses it, and the value."""
+
+    path: KeyPath
+    keyword: str
+    value: Any
+
+
+class Contradiction(NamedTuple):
+    """Values that do not go together: the key to change and the rest of the sentence."""
+
+    path: KeyPath
+    message: str
+
+
+def load_schema(path: str | Path) -> dict[str, Any]:
+    """Read a JSON schema written as YAML."""
+    schema: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return schema
+
+
+def validate(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check a whole configuration against the closed schema, then its values with one another.
+
+    Raises SgdEscapeError for the first problem in the order of the document: one line with the
+    dotted key, what it needs, what it is and what to do. A missing key counts as standing at
+    the end of its mapping, so that a mistyped key is reported before the key it should have been.
+    """
+    mistakes = [_mistake(error) for error in _Validator(schema).iter_errors(config)]
+    if mistakes:
+        first = min(mistakes, key=lambda mistake: _position(config, mistake.path))
+        raise SgdEscapeError(f"configuration: {_dotted(first.path)} {_explain(first, schema)}")
+    contradictions = list(_contradictions(config))
+    if contradictions:
+        path, message = min(contradictions, key=lambda found: _position(config, found.path))
+        raise SgdEscapeError(f"configuration: {_dotted(path)} {message}")
+
+
+def threshold_grid(thresholds: Mapping[str, Any]) -> Float[np.ndarray, " threshold"]:
+    """Loss ratios c = L(theta_s)/L(theta*), equally spaced in log c, both ends included.
+
+    `thresholds` has the keys `min`, `max` (loss ratios) and `count`.
+    """
+    return np.geomspace(thresholds["min"], thresholds["max"], thresholds["count"])
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, object]:
+    """Every value of the nested configuration under its dotted key; lists stay whole."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{below}": leaf for below, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `overlay`, as Snakemake's --configfile does it.
+
+    Mappings merge key by key; everything else, lists too, is replaced. Neither argument changes.
+    """
+    result = dict(base)
+    for key, value in overlay.items():
+        if isinstance(value, Mapping):
+            below = result.get(key)
+            result[key] = merged(below if isinstance(below, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _is_integer(_checker: object, value: object) -> bool:
+    # JSON schema takes 100.0 for an integer; range() and file names do not.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker: object, value: object) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_mapping(_checker: object, value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+_Validator = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number, "object": _is_mapping}
+    ),
+)
+
+
+def _mistake(error: Any) -> Mistake:
+    path, value = tuple(error.absolute_path), error.instance
+    if error.validator == "additionalProperties":
+        path += (next(key for key in value if key not in error.schema["properties"]),)
+    elif error.validator == "required":
+        path += (next(key for key in error.validator_value if key not in value),)
+    return Mistake(path, error.validator, value)
+
+
+def _position(config: Any, path: KeyPath) -> list[int]:
+    position: list[int] = []
+    for key in path:
+        keys = list(config) if isinstance(config, Mapping) else list(range(len(config)))
+        if key not in keys:
+            return [*position, len(keys)]
+        position.append(keys.index(key))
+        config = config[key]
+    return position
+
+
+def _dotted(path: KeyPath) -> str:
+    dotted = ""
+    for key in path:
+        dotted += f"[{key}]" if dotted and _is_integer(None, key) else f".{_shortened(str(key))}"
+    return dotted.removeprefix(".") or "the top level"
+
+
+def _shortened(text: str) -> str:
+    # One line whatever a user's key or value holds.
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _explain(mistake: Mistake, schema: Mapping[str, Any]) -> str:
+    path, keyword, value = mistake
+    if keyword == "additionalProperties":
+        return _explain_unknown(path[-1], list(_subschema(schema, path[:-1])["properties"]))
+    subschema = _subschema(schema, path)
+    needed = _needed(subschema)
+    if keyword == "required":
+        return f"is missing; it needs {needed}. Add it{_default(schema, path)}."
+    if keyword == "uniqueItems":
+        second = next(index for index, entry in enumerate(value) if entry in value[:index])
+        return (
+            f"needs {needed}, but {_shown(value[second])} is repeated: entries "
+            f"[{value.index(value[second])}] and [{second}] are equal. Remove one of them."
+        )
+    advice = _number_advice(value, subschema) or f"Change it{_default(schema, path)}."
+    return f"needs {needed}, but is {_shown(value)}. {advice}"
+
+
+def _explain_unknown(key: object, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(str(key), known, n=1)
+    if nearest:
+        return f"is not a known key; did you mean {nearest[0]!r}? Rename or remove it."
+    return f"is not a known key; the keys here are {', '.join(known)}. Rename or remove it."
+
+
+def _subschema(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
+    found = schema
+    for key in path:
+        found = found["items"] if _is_integer(None, key) else found["properties"][key]
+        if "$ref" in found:
+            found = {**schema["$defs"][found["$ref"].removeprefix("#/$defs/")], **found}
+    return found
+
+
+def _needed(subschema: Mapping[str, Any]) -> str:
+    if "enum" in subschema:
+        return "one of " + ", ".join(subschema["enum"])
+    match subschema["type"]:
+        case "object":
+            return "a mapping with the keys " + ", ".join(subschema["properties"])
+        case "array":
+            least, most = subschema["minItems"], subschema["maxItems"]
+            size = f"{least}" if least == most else f"{least} to {most}"
+            return f"a list of {size}{' different' * ('uniqueItems' in subschema)} entries"
+        case "integer" | "number" as kind:
+            noun = "a whole number" if kind == "integer" else "a finite number"
+            return f"{noun}, {' and '.join(_bounds(subschema))}"
+        case _:
+            return "a text that is not empty, or null"
+
+
+def _bounds(subschema: Mapping[str, Any]) -> Iterator[str]:
+    words = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    return (f"{word} {subschema[bound]}" for bound, word in words.items() if bound in subschema)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "empty (null)"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text {_shortened(value)!r}"
+        case Mapping():
+            return f"a mapping with {len(value)} keys"
+        case list():
+            return f"a list with {len(value)} entries" if value else "an empty list"
+        case int() if value.bit_length() > 128:
+            return "a whole number of more than 38 digits"
+        case _:
+            return _shortened(str(value))
+
+
+def _default(schema: Mapping[str, Any], path: KeyPath) -> str:
+    key_path = path[:-1] if path and _is_integer(None, path[-1]) else path
+    subschema = _subschema(schema, key_path)
+    if "default" not in subschema:
+        return ": write its keys, indented, below it"
+    return f"; the default of {key_path[-1]} is {_shortened(json.dumps(subschema['default']))}"
+
+
+def _number_advice(value: object, subschema: Mapping[str, Any]) -> str | None:
+    """What to write for a number that YAML read as text: '0.1' in quotes, or 1e-2."""
+    if not isinstance(value, str) or subschema.get("type") not in ("integer", "number"):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    whole_needed = subschema["type"] == "integer"
+    if math.isnan(number) or (whole_needed and number % 1):
+        return None
+    if abs(number) > 1e18 or 0 < abs(number) < 1e-18:
+        return None
+    plain = np.format_float_positional(number, trim="-")
+    mantissa, exponent_mark, exponent = value.strip().lower().partition("e")
+    if not exponent_mark or whole_needed:
+        return f"Write {plain} without quotes."
+    point = "" if "." in mantissa else ".0"
+    return (
+        f"YAML reads an exponent only after a decimal point and with a sign: write "
+        f"{mantissa}{point}e{int(exponent):+d} or {plain}, without quotes."
+    )
+
+
+def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
+    data, network = config["data"], config["network"]
+    if data["sources"] == ["folder"] and data["folder"] is None:
+        yield Contradiction(
+            ("data", "sources"),
+            "is [folder] alone, which needs data.folder, but that is null. "
+            "Set data.folder to the folder with the files, or add mirror or registry.",
+        )
+    for name, section in config["linear_regression"].items():
+        path = ("linear_regression", name, "batch_sizes")
+        yield from _large_batches(path, section["batch_sizes"], path[:2], section["n_samples"])
+    stationary = config["linear_regression"]["stationary"]
+    if stationary["samples"] % stationary["blocks"]:
+        yield Contradiction(
+            ("linear_regression", "stationary", "blocks"),
+            f"is {stationary['blocks']}, but must divide the {stationary['samples']} samples into "
+            "equal blocks. Choose a divisor of linear_regression.stationary.samples.",
+        )
+    yield from _large_dimensions(config["linear_regression"]["first_passage"])
+    for name, key in (("pretraining", "batch_size"), ("first_passage", "batch_sizes")):
+        path = ("network", name, key)
+        yield from _large_batches(path, network[name][key], path[:1], network["n_samples"])
+    yield from _partial_pass(network["pretraining"], network["n_samples"])
+    for study in ("linear_regression", "network"):
+        yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
+
+
+def _large_batches(
+    path: KeyPath, sizes: int | list[int], owner: KeyPath, n_samples: int
+) -> Iterator[Contradiction]:
+    entries = (
+        [((*path, index), size) for index, size in enumerate(sizes)]
+        if isinstance(sizes, list)
+        else [(path, sizes)]
+    )
+    for entry, size in entries:
+        if size > n_samples:
+            yield Contradiction(
+                entry,
+                f"is {size}, but a batch holds at most the {_dotted(owner)}.n_samples = "
+                f"{n_samples} examples of the training set. Lower it or raise n_samples.",
+            )
+
+
+def _partial_pass(pretraining: Mapping[str, Any], n_samples: int) -> Iterator[Contradiction]:
+    steps_per_pass = n_samples // pretraining["batch_size"]
+    if pretraining["sampling"] == "epoch" and pretraining["steps"] % steps_per_pass:
+        yield Contradiction(
+            ("network", "pretraining", "steps"),
+            f"is {pretraining['steps']}, but must be a multiple of the {steps_per_pass} steps of a pass "
+            "over the training set. Choose a multiple, or another batch_size.",
+        )
+
+
+def _large_dimensions(passage: Mapping[str, Any]) -> Iterator[Contradiction]:
+    for index, dimension in enumerate(passage["dimensions"]):
+        if dimension >= passage["n_samples"]:
+            yield Contradiction(
+                ("linear_regression", "first_passage", "dimensions", index),
+                f"is {dimension}, but must be below linear_regression.first_passage.n_samples "
+                f"= {passage['n_samples']}, else the loss at the minimum is zero. "
+                "Lower it or raise n_samples.",
+            )
+
+
+def _passage_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterator[Contradiction]:
+    runs, shards = passage["runs"], passage["shards"]
+    if shards > runs:
+        yield Contradiction(
+            (*path, "shards"),
+            f"is {shards}, but every shard needs at least one of the runs = {runs}. "
+            "Lower it or raise runs.",
+        )
+    thresholds = passage["thresholds"]
+    lowest, highest, count = thresholds["min"], thresholds["max"], thresholds["count"]
+    if not np.all(np.diff(threshold_grid(thresholds)) > 0):
+        yield Contradiction(
+            (*path, "thresholds", "max"),
+            f"is {highest}, but must exceed min = {lowest} by enough to hold {count} different "
+            "thresholds. Raise max or lower min.",
+        )
+        return
+    yield from _fit_range_contradictions((*path, "fit_range"), passage)
+
+
+def _fit_range_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterator[Contradiction]:
+    low, high = passage["fit_range"]
+    grid = threshold_grid(passage["thresholds"])
+    inside = np.count_nonzero((low <= grid) & (grid <= high))
+    if low >= high:
+        yield Contradiction(
+            path,
+            f"is [{low}, {high}], but needs the smaller c first and the larger second. "
+            "Put them in increasing order.",
+        )
+    elif inside < 2:
+        yield Contradiction(
+            path,
+            f"is [{low}, {high}] and contains {inside} of the {grid.size} thresholds from "
+            f"{grid[0]:g} to {grid[-1]:g}, but a slope needs at least 2. "
+            "Widen it or raise thresholds.count.",
+        )

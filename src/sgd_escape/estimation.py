@@ -1,0 +1,343 @@
+"""Estimates with intervals: mean passage times under censoring, exponents, model comparison.
+
+A model says log τ(c) = α + β g(c) for the mean τ of the exponential passage time to c: the power
+law has g = log c (β is the exponent of Eq. (15)), Arrhenius has g = c - 1. Passages of one run at
+several thresholds are nested, so the sum of their log-likelihoods is a composite one; intervals
+come from a bootstrap over whole runs, which respects the nesting.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from scipy.special import digamma
+
+from sgd_escape.errors import SgdEscapeError
+
+FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "power_law": np.log,
+    "arrhenius": lambda loss_ratio: loss_ratio - 1,
+}
+
+
+class Estimate(NamedTuple):
+    """A value and its interval."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Passages(NamedTuple):
+    """Censored first-passage times of independent runs at a list of loss ratios.
+
+    `events` is 1 where the run passed; `exposure` is the number of steps it was watched before.
+    """
+
+    loss_ratio: Float[np.ndarray, " thresholds"]
+    events: Int[np.ndarray, "runs thresholds"]
+    exposure: Int[np.ndarray, "runs thresholds"]
+
+    @classmethod
+    def from_steps(
+        cls,
+        loss_ratio: Float[np.ndarray, " thresholds"],
+        first_passage_step: Int[np.ndarray, "runs thresholds"],
+        observed_steps: Int[np.ndarray, " runs"],
+    ) -> "Passages":
+        """From the record of `first_passage`: step 0 means censored after `observed_steps`."""
+        passed = first_passage_step > 0
+        exposure = np.where(passed, first_passage_step, observed_steps[:, None])
+        return cls(loss_ratio, passed.astype(np.int64), exposure)
+
+    def inside(self, low: float, high: float) -> Bool[np.ndarray, " thresholds"]:
+        """Which thresholds have low ≤ c ≤ high."""
+        return np.asarray((self.loss_ratio >= low) & (self.loss_ratio <= high))
+
+    def within(self, low: float, high: float) -> "Passages":
+        """The thresholds with low ≤ c ≤ high."""
+        kept = self.inside(low, high)
+        return Passages(self.loss_ratio[kept], self.events[:, kept], self.exposure[:, kept])
+
+
+class Bootstrap(NamedTuple):
+    """How intervals are made: confidence level, number of resamples, seed of the resampling."""
+
+    confidence: float
+    resamples: int
+    seed: int
+
+    def __call__(
+        self, statistic: Callable[[Float[np.ndarray, "... units"]], np.ndarray], units: int
+    ) -> Estimate:
+        """A bias-corrected and accelerated interval over resampled units.
+
+        `statistic` maps how often each unit is taken to a value, over the last axis. Source:
+        Efron, JASA 82, 171 (1987), as `scipy.stats.bootstrap` does it.
+        """
+
+        def of_indices(indices: np.ndarray, axis: int) -> np.ndarray:
+            taken = np.apply_along_axis(np.bincount, axis, indices, minlength=units)
+            return statistic(taken.astype(float))
+
+        result = stats.bootstrap(
+            (np.arange(units),),
+            of_indices,
+            n_resamples=self.resamples,
+            confidence_level=self.confidence,
+            vectorized=True,
+            method="BCa",
+            rng=np.random.default_rng(self.seed),
+        )
+        low, high = result.confidence_interval
+        return Estimate(statistic(np.ones(units)), low, high)
+
+
+def mean_passage_time(
+    events: Int[np.ndarray, " ..."], exposure: Float[np.ndarray, " ..."], confidence: float
+) -> Estimate:
+    """Maximum-likelihood mean exposure/events of exponential times under right-censoring.
+
+    2·exposure/τ follows χ² with 2·events degrees of freedom if watching ends at an event and with
+    between that and 2·events + 2 if it ends at a fixed time; 2·events + 1 is the customary middle
+    (Cox, Biometrika 40, 354 (1953)). Without any event the value is infinite and only the lower
+    bound is finite, exposure/(-log(1 - confidence)).
+    """
+    events, exposure = np.asarray(events, dtype=float), np.asarray(exposure, dtype=float)
+    tail = (1 - confidence) / 2
+    freedom = 2 * events + 1
+    with np.errstate(divide="ignore"):
+        value = exposure / events
+    none = events == 0
+    low = np.where(
+        none, exposure / -np.log(1 - confidence), 2 * exposure / stats.chi2.isf(tail, freedom)
+    )
+    high = np.where(none, np.inf, 2 * exposure / stats.chi2.ppf(tail, freedom))
+    return Estimate(value, low, high)
+
+
+class Slope(NamedTuple):
+    """Maximum-likelihood intercept α and slope β, and the log-likelihood there."""
+
+    intercept: np.ndarray
+    slope: np.ndarray
+    log_likelihood: np.ndarray
+
+
+def fit_slope(
+    feature: Float[np.ndarray, " thresholds"],
+    events: Float[np.ndarray, "... thresholds"],
+    exposure: Float[np.ndarray, "... thresholds"],
+) -> Slope:
+    """Maximize Σ_c [-D_c log τ_c - E_c/τ_c] for log τ_c = α + β g_c, D events, E exposure.
+
+    For given β the best α is log(Σ E_c e^{-β g_c} / Σ D_c). Setting the derivative in β to zero
+    says that the mean of g weighted by E_c e^{-β g_c}, which decreases with β, equals the mean of
+    g over the events. All passages at the lowest threshold leave β = ∞.
+    """
+    total = events.sum(-1)
+    target = events @ feature / total
+
+    # Within rounding of its limits at slopes of ±60 over the range of g, so the root is bracketed.
+    low = np.full(target.shape, -60 / np.ptp(feature))
+    high = -low
+    for _ in range(80):
+        middle = (low + high) / 2
+        too_flat = _tilted_mean(feature, exposure, middle) > target
+        low, high = np.where(too_flat, middle, low), np.where(too_flat, high, middle)
+    slope = (low + high) / 2
+    intercept = fit_intercept(feature, events, exposure, slope)
+    likelihood = -total * (1 + intercept) - slope * (events @ feature)
+    return Slope(intercept, np.where(target > feature.min(), slope, np.inf), likelihood)
+
+
+def fit_intercept(
+    feature: Float[np.ndarray, " thresholds"],
+    events: Float[np.ndarray, "*rest thresholds"],
+    exposure: Float[np.ndarray, "*rest thresholds"],
+    slope: Float[np.ndarray, "*rest"] | float,
+) -> np.ndarray:
+    """The most likely α = log(Σ E_c e^{-β g_c} / Σ D_c) at a given slope β."""
+    return np.asarray(np.log(_tilt(feature, exposure, slope).sum(-1) / events.sum(-1)))
+
+
+def _tilt(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray | float) -> np.ndarray:
+    return np.asarray(exposure * np.exp(-np.multiply.outer(slope, feature)))
+
+
+def _tilted_mean(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    weight = _tilt(feature, exposure, slope)
+    return np.asarray(weight @ feature / weight.sum(-1))
+
+
+def fit_model(passages: Passages, model: str, bootstrap: Bootstrap) -> tuple[Slope, Estimate]:
+    """Slope β of one of `FEATURES` with its interval over whole runs.
+
+    Raises `SgdEscapeError` if fewer than two thresholds were passed by any run.
+    """
+    _check_passages(passages)
+    feature = FEATURES[model](passages.loss_ratio)
+
+    def slope(taken: np.ndarray) -> np.ndarray:
+        return fit_slope(feature, taken @ passages.events, taken @ passages.exposure).slope
+
+    runs = len(passages.events)
+    best = fit_slope(feature, passages.events.sum(0), passages.exposure.sum(0))
+    return best, bootstrap(slope, runs)
+
+
+def _check_passages(passages: Passages) -> None:
+    passed = passages.events.sum(0)
+    if np.count_nonzero(passed) >= 2:
+        return
+    lowest = passages.loss_ratio[0]
+    bound = mean_passage_time(passed[:1], passages.exposure.sum(0)[:1], 0.95).low[0]
+    raise SgdEscapeError(
+        f"a slope needs two thresholds that some run passed, but of the {len(passages.events)} "
+        f"runs {passed[0]} passed c = {lowest:.4g} and none passed the next, within "
+        f"{passages.exposure.max()} steps (at c = {lowest:.4g} the mean passage time is only "
+        f"known to exceed {bound:.3g} steps, 95 %). Raise max_steps or lower thresholds.max "
+        "and fit_range"
+    )
+
+
+def compare_models(passages: Passages, bootstrap: Bootstrap) -> Estimate:
+    """Log-likelihood of the power law less that of Arrhenius, with its interval over whole runs.
+
+    Both models have two parameters, so this is half their difference in AIC. It is a composite
+    likelihood: read the interval, not the size.
+    """
+    _check_passages(passages)
+
+    def difference(taken: np.ndarray) -> np.ndarray:
+        events, exposure = taken @ passages.events, taken @ passages.exposure
+        power, arrhenius = (
+            fit_slope(feature(passages.loss_ratio), events, exposure).log_likelihood
+            for feature in FEATURES.values()
+        )
+        return np.asarray(power - arrhenius)
+
+    return bootstrap(difference, len(passages.events))
+
+
+class Line(NamedTuple):
+    """A straight line a + b x with intervals."""
+
+    intercept: Estimate
+    slope: Estimate
+
+
+def fit_line(
+    x: Float[np.ndarray, " points *rest"],
+    y: Estimate,
+    confidence: float,
+) -> Line:
+    """Weighted least squares through estimates, along their first axis.
+
+    The half-widths of the intervals of `y` are taken as Gaussian; so are the line's intervals.
+    """
+    quantile = stats.norm.isf((1 - confidence) / 2)
+    x = x.reshape(len(x), *[1] * (y.value.ndim - 1)) if x.ndim == 1 else x
+    weight = (2 * quantile / (y.high - y.low)) ** 2
+    total, x_sum, y_sum = weight.sum(0), (weight * x).sum(0), (weight * y.value).sum(0)
+    determinant = total * (weight * x**2).sum(0) - x_sum**2
+    slope = (total * (weight * x * y.value).sum(0) - x_sum * y_sum) / determinant
+    intercept = (y_sum - slope * x_sum) / total
+    return Line(
+        _gaussian(intercept, quantile * np.sqrt((weight * x**2).sum(0) / determinant)),
+        _gaussian(slope, quantile * np.sqrt(total / determinant)),
+    )
+
+
+def _gaussian(value: np.ndarray, half_width: np.ndarray) -> Estimate:
+    return Estimate(value, value - half_width, value + half_width)
+
+
+class Outliers(NamedTuple):
+    """What Eq. (15) makes of measured exponents: h* and n."""
+
+    curvature: Estimate
+    effective_dimension: Estimate
+
+
+def curvature_and_dimension(
+    batch_size_over_eta: Float[np.ndarray, "etas batch_sizes"],
+    exponent: Estimate,
+    confidence: float,
+) -> Outliers:
+    """h* and n from the line exponent = (B/η)/h* + 1 - n/2 of Eq. (15), over η at each B."""
+    line = fit_line(batch_size_over_eta, exponent, confidence)
+    slope, intercept = line.slope, line.intercept
+    return Outliers(
+        Estimate(1 / slope.value, 1 / slope.high, 1 / slope.low),
+        Estimate(*(2 * (1 - bound) for bound in (intercept.value, intercept.high, intercept.low))),
+    )
+
+
+def exact_log_likelihood(passages: Passages, mean_steps: Float[np.ndarray, " thresholds"]) -> float:
+    """Σ_c [-D_c log τ_c - E_c/τ_c] for a theory's mean steps τ_c, no parameter free."""
+    events, exposure = passages.events.sum(0), passages.exposure.sum(0)
+    return float(np.sum(-events * np.log(mean_steps) - exposure / mean_steps))
+
+
+def stationary_exponent_likelihood(
+    log_loss_ratio: Float[np.ndarray, "blocks samples"], bootstrap: Bootstrap
+) -> Estimate:
+    """Maximum-likelihood φ of P(θ) ∝ L(θ)^-φ in d = 1 from samples of log[L(θ)/L*].
+
+    This is an exponential family whose mean parameter is E log(L/L*) = ψ(φ) - ψ(φ - 1/2) (θ is
+    Student-distributed), so φ follows from the mean of the samples. They come in blocks that are
+    long against their correlation time; the interval resamples blocks.
+    """
+    block_mean = log_loss_ratio.mean(1)
+
+    def exponent(taken: np.ndarray) -> np.ndarray:
+        return _invert_mean(taken @ block_mean / taken.sum(-1))
+
+    return bootstrap(exponent, len(block_mean))
+
+
+def _invert_mean(mean: np.ndarray) -> np.ndarray:
+    """The φ > 1/2 with ψ(φ) - ψ(φ - 1/2) = mean, by bisection in log(φ - 1/2)."""
+    low, high = np.full(np.shape(mean), -30.0), np.full(np.shape(mean), 30.0)
+    for _ in range(80):
+        middle = (low + high) / 2
+        above = digamma(np.exp(middle) + 0.5) - digamma(np.exp(middle)) > mean
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.asarray(np.exp(middle) + 0.5)
+
+
+def stationary_exponent_histogram(
+    theta: Float[np.ndarray, "blocks samples"],
+    log_loss: Callable[[np.ndarray], np.ndarray],
+    bootstrap: Bootstrap,
+    *,
+    bins: int,
+    min_count: int,
+) -> Estimate:
+    """φ by the paper's route (section 5.3.1): a straight line through log counts against log L.
+
+    The histogram has equal bins over the central 99.9 % of the samples; bins with at least
+    `min_count` samples enter, weighted by their count, the inverse variance of a log count.
+    """
+    edges = np.linspace(*np.quantile(theta, [0.0005, 0.9995]), bins + 1)
+    counts = np.stack([np.histogram(block, edges)[0] for block in theta])
+    kept = counts.sum(0) >= min_count
+    log_level = log_loss((edges[1:] + edges[:-1])[kept] / 2)
+
+    def exponent(taken: np.ndarray) -> np.ndarray:
+        return -_weighted_slope(log_level, taken @ counts[:, kept])
+
+    return bootstrap(exponent, len(theta))
+
+
+def _weighted_slope(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    y = np.log(np.maximum(counts, 0.5))
+    total = counts.sum(-1, keepdims=True)
+    x_mean = (counts * x).sum(-1, keepdims=True) / total
+    y_mean = (counts * y).sum(-1, keepdims=True) / total
+    return np.asarray(
+        (counts * (x - x_mean) * (y - y_mean)).sum(-1) / (counts * (x - x_mean) ** 2).sum(-1)
+    )

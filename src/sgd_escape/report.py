@@ -1,0 +1,196 @@
+"""The report: one HTML page with everything in it, rendered from plain data."""
+
+import base64
+import csv
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sgd_escape.claims import Claim, cases, summary
+from sgd_escape.config import flatten
+from sgd_escape.errors import SgdEscapeError
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_OPEN_UP_TO = 12
+
+
+class ClaimGroup(NamedTuple):
+    """All cases of one claim; `is_open` tells whether its table is short enough to be shown."""
+
+    stem: str
+    claims: list[Claim]
+    counts: dict[str, int]
+    is_open: bool
+
+
+class Figure(NamedTuple):
+    """A figure with its label, such as "Figure 3(a)", and the image as a data URI."""
+
+    name: str
+    label: str
+    caption: str
+    image: str
+
+
+class Size(NamedTuple):
+    """A size that the paper states, and ours."""
+
+    key: str
+    paper: object
+    ours: object
+
+
+class PassageCount(NamedTuple):
+    """What became of the runs of one case; passed and censored at the highest threshold."""
+
+    study: str
+    case: str
+    runs: int
+    passed: int
+    censored: int
+    diverged: int
+
+
+class RunTime(NamedTuple):
+    """All jobs of one rule together; `peak_memory` in MB, nan where the jobs were too short."""
+
+    rule: str
+    jobs: int
+    seconds: float
+    peak_memory: float
+
+
+def render(
+    template: str | Path,
+    *,
+    claims: Sequence[Claim],
+    figures: Sequence[Figure],
+    sizes: Sequence[Size],
+    passage_counts: Sequence[PassageCount],
+    minimum: Mapping[str, float],
+    config: Mapping[str, Any],
+    versions: Mapping[str, str],
+    run_times: Sequence[RunTime],
+) -> str:
+    """The page. `minimum` has the `seed`, `curvature` and `effective_dimension` of Fig. 3(c)."""
+    template = Path(template)
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template.name).render(
+        groups=group_claims(claims),
+        counts=summary(claims),
+        figures=figures,
+        sizes=sizes,
+        passage_counts=passage_counts,
+        minimum=minimum,
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        versions=versions,
+        run_times=run_times,
+    )
+
+
+def number(value: float) -> str:
+    """Four significant digits with a true minus; a dash where there is no number."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.4g}".replace("inf", "∞").replace("-", "−")
+
+
+def group_claims(claims: Sequence[Claim]) -> list[ClaimGroup]:
+    """Claims whose ids differ only in the bracket, together and in order."""
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(claim.id.partition("[")[0], []).append(claim)
+    return [
+        ClaimGroup(stem, members, summary(members), len(members) <= _OPEN_UP_TO)
+        for stem, members in groups.items()
+    ]
+
+
+def embed_figures(images: Mapping[str, bytes], captions: Mapping[str, str]) -> list[Figure]:
+    """Those of the paper first, by their number there, then the others by name.
+
+    Raises `SgdEscapeError` if an image is no PNG or has no caption.
+    """
+    figures = []
+    for name in sorted(images, key=lambda name: (not _paper_number(name), name)):
+        if not images[name].startswith(_PNG_SIGNATURE):
+            raise SgdEscapeError(
+                f"the figure {name} is not a PNG image. Delete it and run the same command again"
+            )
+        caption = " ".join(captions.get(name, "").split())
+        if not caption:
+            raise SgdEscapeError(
+                f"the figure {name} needs a caption, but workflow/report/{name}.rst is missing or "
+                "empty. Write one paragraph there"
+            )
+        image = "data:image/png;base64," + base64.b64encode(images[name]).decode()
+        figures.append(Figure(name, _label(name), caption, image))
+    return figures
+
+
+def _paper_number(name: str) -> re.Match[str] | None:
+    return re.fullmatch(r"fig(\d+)([a-z]?)", name)
+
+
+def _label(name: str) -> str:
+    found = _paper_number(name)
+    if not found:
+        return f"Additional figure: {name.replace('_', ' ')}"
+    figure, part = found.groups()
+    return f"Figure {figure}({part})" if part else f"Figure {figure}"
+
+
+def compare_sizes(config: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Size]:
+    """Every size that the paper states beside the study's."""
+    ours = flatten(config)
+    return [Size(key, value, ours.get(key)) for key, value in flatten(paper).items()]
+
+
+def count_passages(study: str, fit: xr.Dataset) -> list[PassageCount]:
+    """The runs of every case of a fit file, at the highest of its thresholds."""
+    counts = xr.Dataset(
+        {
+            "runs": fit["runs"],
+            "passed": fit["events"].isel(threshold=-1),
+            "censored": fit["censored"].isel(threshold=-1),
+            "diverged": fit["diverged"],
+        }
+    )
+    return [
+        PassageCount(study, label, *(int(point[name]) for name in PassageCount._fields[2:]))
+        for label, point in cases(counts.reset_coords(drop=True))
+    ]
+
+
+def collect_run_times(folder: str | Path) -> list[RunTime]:
+    """Snakemake's benchmark files RULE.tsv and RULE/JOB.tsv below a folder, summed by rule."""
+    folder = Path(folder)
+    jobs: dict[str, list[dict[str, str]]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        with path.open(encoding="utf-8", newline="") as file:
+            jobs.setdefault(rule, []).extend(csv.DictReader(file, delimiter="\t"))
+    return [_run_time(rule, rows) for rule, rows in sorted(jobs.items())]
+
+
+def _run_time(rule: str, rows: Sequence[Mapping[str, str]]) -> RunTime:
+    seconds, memory = (_numbers(rows, column) for column in ("s", "max_rss"))
+    return RunTime(rule, len(rows), math.fsum(seconds), max(memory, default=math.nan))
+
+
+def _numbers(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
+    # Snakemake writes "-" or "NA" for a job that ended before its first look at the memory.
+    return [float(row[column]) for row in rows if row[column] not in ("-", "NA")]

@@ -1,0 +1,389 @@
+"""NetCDF files between rules: written whole or not at all, and checked whenever they are read.
+
+After the NetCDF bytes, where other programs do not look, stands their SHA-256: the HDF5 library may
+hang on damaged bytes, so they are checked before it sees them. The attribute `content_sha256`
+says which content a file holds, whatever the version and settings of the library that wrote it.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from sgd_escape import __version__
+from sgd_escape.errors import SgdEscapeError
+
+_DIGEST = "content_sha256"
+_SEAL = b"\nsha256:"
+_SEAL_BYTES = len(_SEAL) + 64
+_CHUNK_BYTES = 2**20
+_RUN_AGAIN = "Delete it and run the same command again"
+
+
+class FileKind(NamedTuple):
+    """What a file must hold.
+
+    `variables` maps each variable and coordinate to "dtype dim dim ..." (no dims: a scalar); None
+    leaves the set free. Floats must be finite except those named in `may_be_non_finite`.
+    """
+
+    variables: Mapping[str, str] | None
+    may_be_non_finite: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+
+_FITTED_EXPONENTS = (
+    "exponent",
+    "exponent_low",
+    "exponent_high",
+    "exponent_likelihood",
+    "exponent_likelihood_low",
+    "exponent_likelihood_high",
+)
+
+KINDS: dict[str, FileKind] = {
+    "dataset": FileKind(
+        {
+            "image": "uint8 sample row column",
+            "label": "uint8 sample",
+        }
+    ),
+    "stationary_samples": FileKind(
+        {
+            "eta": "float64 eta",
+            "batch_size": "int64 batch_size",
+            "theta": "float64 eta batch_size sample",
+            "hessian": "float64",
+            "minimum": "float64",
+            "minimum_loss": "float64",
+        },
+        may_be_non_finite=("theta",),
+    ),
+    # A chain that diverges is an outcome: its theta is not finite and has no exponent.
+    "stationary": FileKind(
+        {
+            "eta": "float64 eta",
+            "batch_size": "int64 batch_size",
+            "theta": "float64 eta batch_size sample",
+            **dict.fromkeys(_FITTED_EXPONENTS, "float64 eta batch_size"),
+            "predicted_exponent": "float64 eta batch_size",
+            "hessian": "float64",
+            "minimum_loss": "float64",
+        },
+        may_be_non_finite=("theta", *_FITTED_EXPONENTS),
+    ),
+    # first_passage_step is 0 where a run was not seen to pass; threshold is c = L/L*.
+    "first_passage": FileKind(
+        {
+            "run": "int64 run",
+            "threshold": "float64 threshold",
+            "first_passage_step": "int64 run threshold",
+            "observed_steps": "int64 run",
+            "diverged": "int8 run",
+            "eta": "float64",
+            "batch_size": "int64",
+            "n_samples": "int64",
+            "max_steps": "int64",
+            "initial_loss": "float64",
+        }
+    ),
+    "pretrained": FileKind(
+        {
+            "hidden_weight": "float32 input hidden",
+            "hidden_bias": "float32 hidden",
+            "output_weight": "float32 hidden",
+            "output_bias": "float32",
+            "training_loss": "float64 epoch",
+            "loss": "float64",
+        }
+    ),
+    "hessian": FileKind(
+        {
+            "eigenvalue": "float64 index",
+            "effective_dimension": "float64",
+            "gap_dimension": "int64",
+            "fraction": "float64 fraction",
+            "threshold_dimension": "int64 fraction",
+        },
+        attributes=("matrix",),
+    ),
+    "fit": FileKind(None),
+}
+
+
+def write(dataset: xr.Dataset, path: str | Path, kind: str) -> None:
+    """Write a dataset as NetCDF, whole or not at all; the same dataset gives the same bytes.
+
+    Booleans where the kind wants int8 are stored as 0 and 1. Raises SgdEscapeError when the
+    dataset is not of the kind named, or cannot be written (a full disk, a missing folder); the
+    file that stood there before is then untouched.
+    """
+    path = Path(path)
+    stored = _with_flags_as_int8(dataset, KINDS[kind]).drop_encoding()
+    faults = _faults(stored, KINDS[kind])
+    if faults:
+        raise SgdEscapeError(
+            f"{path} was not written, as it would not be a {kind} file: {'; '.join(faults)}. "
+            "Check the step that computes it"
+        )
+    try:
+        content = _encoded(stored.assign_attrs({_DIGEST: content_digest(stored)}))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise SgdEscapeError(
+            f"{path} was not written, as NetCDF cannot hold its content: {error}. "
+            "Give text, numbers or lists of numbers as attributes"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise SgdEscapeError(
+            f"{path} was not written, as it could not be prepared in the folder for temporary "
+            f"files: {error}. Free some space there, or set TMPDIR to a folder that has some, "
+            "then run the same command again"
+        ) from error
+    write_bytes_atomically(path, content + _seal(content))
+
+
+def read(path: str | Path, kind: str) -> xr.Dataset:
+    """Read a whole NetCDF file into memory; integers stay integers and nothing is masked.
+
+    Raises SgdEscapeError when the file is missing, damaged, edited, or not of the kind named.
+    """
+    path = Path(path)
+    content = _unsealed(path)
+    try:
+        dataset = _decoded(content)
+        digest = content_digest(dataset)
+    # Whatever the library makes of a strange file, it is the file that is at fault.
+    except Exception as error:
+        raise SgdEscapeError(
+            f"{path} cannot be decoded as NetCDF ({type(error).__name__}: {error}). {_RUN_AGAIN}"
+        ) from error
+    recorded = dataset.attrs.get(_DIGEST, "nothing")
+    if recorded != digest:
+        raise SgdEscapeError(
+            f"{path} was edited: its content has SHA-256 {digest}, recorded is {recorded}. "
+            f"{_RUN_AGAIN}"
+        )
+    faults = _faults(dataset, KINDS[kind])
+    if faults:
+        raise SgdEscapeError(f"{path} is not a {kind} file: {'; '.join(faults)}. {_RUN_AGAIN}")
+    return dataset
+
+
+def attributes(
+    config: Mapping[str, Any], *, seed: int | None = None, equations: str = ""
+) -> dict[str, str | int]:
+    """Attributes of a file, from config and code alone, so that the same run gives the same file.
+
+    `config` is the part of the configuration the file depends on, kept as JSON with sorted keys;
+    `equations` names the paper's equations, e.g. "(15), (45)". What is not given is left out.
+    """
+    config_json = json.dumps(config, sort_keys=True, ensure_ascii=False)
+    named: dict[str, str | int] = {
+        "package_version": __version__,
+        "config": config_json,
+        "config_sha256": hashlib.sha256(config_json.encode()).hexdigest(),
+    }
+    if seed is not None:
+        named["seed"] = seed
+    if equations:
+        named["equations"] = equations
+    return named
+
+
+def content_digest(dataset: xr.Dataset) -> str:
+    """SHA-256 of all that a dataset says: names, dims, dtypes, shapes, values and attributes.
+
+    Independent of order, byte order, compression and of the digest attribute itself.
+    """
+    digest = hashlib.sha256(_attributes_json(dataset.attrs).encode())
+    for name in sorted(map(str, dataset.variables)):
+        variable = dataset.variables[name]
+        is_text = variable.dtype.kind == "U"
+        dtype = variable.dtype.newbyteorder("<")
+        header = [name, variable.dims, "text" if is_text else dtype.str, variable.shape]
+        digest.update(json.dumps(header).encode())
+        digest.update(_attributes_json(variable.attrs).encode())
+        if is_text:
+            digest.update(json.dumps(variable.values.tolist()).encode())
+        else:
+            digest.update(np.asarray(variable.values, dtype=dtype, order="C").tobytes())
+    return digest.hexdigest()
+
+
+def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, flush, rename.
+
+    Raises SgdEscapeError when it cannot be written; what stood at `path` is then untouched.
+    """
+    path = Path(path)
+    # Unique, as a job that outlived a killed run may still be writing the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SgdEscapeError(
+            f"{path} was not written: {error.strerror}. {_remedy(error, path.parent)}, "
+            "then run the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    # The file is whole by now, and some network file systems refuse to flush a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remedy(error: OSError, folder: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Free some space for {folder}"
+    return f"Check that {folder} is a folder that you may write to"
+
+
+def _seal(content: bytes) -> bytes:
+    return _SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def _unsealed(path: Path) -> bytes:
+    try:
+        sealed = path.read_bytes()
+    except OSError as error:
+        raise SgdEscapeError(
+            f"{path} cannot be read: {error.strerror}. Run the command that makes it first"
+        ) from error
+    content, seal = sealed[:-_SEAL_BYTES], sealed[-_SEAL_BYTES:]
+    if not seal.startswith(_SEAL):
+        raise SgdEscapeError(
+            f"{path} does not end with its checksum: it was truncated, edited or is no file of "
+            f"ours. {_RUN_AGAIN}"
+        )
+    if seal != _seal(content):
+        raise SgdEscapeError(
+            f"{path} was damaged or edited: its checksum differs from the one at its end. "
+            f"{_RUN_AGAIN}"
+        )
+    return content
+
+
+def _encoded(dataset: xr.Dataset) -> bytes:
+    encoding = {str(name): _encoding(variable) for name, variable in dataset.variables.items()}
+    # Not in place, where a full disk would be a nameless HDF error that leaves the file open;
+    # not in memory, where the library puts the time of day into the file.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "content.nc"
+        dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
+        return path.read_bytes()
+
+
+def _decoded(content: bytes) -> xr.Dataset:
+    with xr.open_dataset(
+        content, engine="netcdf4", mask_and_scale=False, decode_times=False, decode_timedelta=False
+    ) as dataset:
+        return dataset.load()
+
+
+def _encoding(variable: xr.Variable) -> dict[str, Any]:
+    if variable.dtype.kind == "U":
+        return {}
+    if variable.size == 0 or variable.ndim == 0:
+        return {"_FillValue": None}
+    row_bytes = variable.nbytes // variable.shape[0]
+    rows = min(variable.shape[0], max(1, _CHUNK_BYTES // row_bytes))
+    return {
+        "_FillValue": None,
+        "zlib": True,
+        "complevel": 4,
+        "shuffle": True,
+        "chunksizes": (rows, *variable.shape[1:]),
+    }
+
+
+def _with_flags_as_int8(dataset: xr.Dataset, kind: FileKind) -> xr.Dataset:
+    flags = [
+        name
+        for name, layout in (kind.variables or {}).items()
+        if layout.startswith("int8") and name in dataset and dataset[name].dtype == bool
+    ]
+    return dataset.assign({name: dataset[name].astype(np.int8) for name in flags})
+
+
+def _faults(dataset: xr.Dataset, kind: FileKind) -> list[str]:
+    absent = [
+        f"attribute {name} is missing" for name in kind.attributes if name not in dataset.attrs
+    ]
+    if kind.variables is None:
+        return absent + _faults_of_free_set(dataset)
+    expected, found = set(kind.variables), {str(name) for name in dataset.variables}
+    return [
+        *absent,
+        *(f"variable {name} is missing" for name in sorted(expected - found)),
+        *(f"variable {name} does not belong there" for name in sorted(found - expected)),
+        *(
+            fault
+            for name in sorted(expected & found)
+            if (
+                fault := _fault_of_variable(
+                    dataset, name, kind.variables[name], name in kind.may_be_non_finite
+                )
+            )
+        ),
+    ]
+
+
+def _faults_of_free_set(dataset: xr.Dataset) -> list[str]:
+    if not dataset.data_vars:
+        return ["it holds no variable"]
+    return [
+        f"variable {name} is {variable.dtype}, needed are numbers or text"
+        for name, variable in dataset.variables.items()
+        if variable.dtype.kind not in "biufU"
+    ]
+
+
+def _fault_of_variable(
+    dataset: xr.Dataset, name: str, layout: str, may_be_non_finite: bool
+) -> str | None:
+    variable = dataset.variables[name]
+    dtype, *dims = layout.split()
+    if list(variable.dims) != dims or variable.dtype != np.dtype(dtype):
+        found = " ".join([str(variable.dtype), *map(str, variable.dims)])
+        return f"variable {name} is '{found}', needed is '{layout}'"
+    if variable.dtype.kind == "f" and not may_be_non_finite:
+        count = int(np.sum(~np.isfinite(variable.values)))
+        if count:
+            return f"variable {name} holds {count} values that are not finite"
+    return None
+
+
+def _attributes_json(attrs: Mapping[Any, Any]) -> str:
+    kept = {str(name): _plain(value) for name, value in attrs.items() if name != _DIGEST}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    # NetCDF hands back Python numbers as NumPy's, and a list of one as its element.
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return value[0]
+    return value

@@ -1,0 +1,14 @@
+"""Settings of every test: CPU, no silent broadcasting, shapes and types of signatures checked."""
+
+import os
+
+import jax
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# The numeric tower: an int is a float, as PEP 484 and a configuration have it.
+install_import_hook(
+    "sgd_escape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)

@@ -1,0 +1,391 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from sgd_escape import SgdEscapeError
+from sgd_escape.claims import (
+    QUANTITIES,
+    VERDICTS,
+    Claim,
+    Datasets,
+    cases,
+    evaluate,
+    fidelity,
+    from_csv,
+    load_claims,
+    summary,
+    to_csv,
+    verdict,
+)
+
+ROOT = Path(__file__).parents[1]
+CLAIMS = ROOT / "workflow" / "claims.yaml"
+PAPER = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text(encoding="utf-8"))
+NAN = math.nan
+
+
+def with_interval(name: str, dims: list[str], values: Any, half_width: float) -> dict[str, Any]:
+    values = np.asarray(values, dtype=float)
+    return {
+        name: (dims, values),
+        f"{name}_low": (dims, values - half_width),
+        f"{name}_high": (dims, values + half_width),
+    }
+
+
+def stationary() -> xr.Dataset:
+    dims = ["eta", "batch_size"]
+    eta, batch_size = np.array([0.5, 1.0]), np.array([1, 4])
+    predicted = 1 + batch_size / eta[:, None]
+    exponent = predicted * np.array([[1.02], [0.7]])
+    return xr.Dataset(
+        {
+            **with_interval("exponent", dims, exponent, 0.01),
+            **with_interval("exponent_likelihood", dims, exponent, 10.0),
+            "predicted_exponent": (dims, predicted),
+        },
+        {"eta": eta, "batch_size": batch_size},
+    )
+
+
+def fit_linear_regression() -> xr.Dataset:
+    dims = ["dimension", "eta", "batch_size"]
+    predicted = np.array([10.5, 8.5]).reshape(2, 1, 1)
+    return xr.Dataset(
+        {
+            **with_interval("exponent", dims, predicted + 3.0 * (predicted < 10), 0.5),
+            **with_interval("dimension_slope", dims[1:], [[-0.47]], 0.02),
+            **with_interval("log_likelihood_difference", dims, [[[4.0]], [[-4.0]]], 1.0),
+            "predicted_exponent": (dims, predicted),
+        },
+        {"dimension": [1, 5], "eta": [0.1], "batch_size": [1]},
+    )
+
+
+def fit_network() -> xr.Dataset:
+    dims = ["eta", "batch_size"]
+    return xr.Dataset(
+        {
+            **with_interval("exponent", dims, [[14.0], [NAN]], 0.2),
+            **with_interval("log_likelihood_difference", dims, [[4.0], [0.5]], 1.0),
+            **with_interval("fitted_curvature", dims[1:], [90.0], 2.0),
+            **with_interval("fitted_effective_dimension", dims[1:], [9.5], 1.0),
+            "predicted_exponent": (dims, [[12.0], [9.0]]),
+            "predicted_exponent_paper": (dims, [[13.9], [10.4]]),
+            "curvature": ((), 95.1),
+            "effective_dimension": ((), 13.0),
+            "seed": ((), 1),
+        },
+        {"eta": [0.006, 0.0075], "batch_size": [10]},
+    )
+
+
+def pretrained(final_loss: float, slope: float) -> xr.Dataset:
+    loss = np.full(1000, 0.5)
+    loss[900:] = 0.03 * (1 + slope * np.linspace(-0.5, 0.5, 100))
+    return xr.Dataset({"training_loss": ("epoch", loss), "loss": ((), final_loss)})
+
+
+def hessian(largest: float) -> xr.Dataset:
+    eigenvalue = np.zeros(7861)
+    eigenvalue[:10] = largest
+    return xr.Dataset(
+        {
+            "eigenvalue": ("index", eigenvalue),
+            "effective_dimension": ((), 10.0),
+            "gap_dimension": ((), 10),
+        }
+    )
+
+
+@pytest.fixture
+def datasets() -> Datasets:
+    return Datasets(
+        stationary(),
+        fit_linear_regression(),
+        fit_network(),
+        {0: pretrained(0.033, 0.02), 3: pretrained(0.2, -0.3)},
+        {0: hessian(95.0), 3: hessian(20.0)},
+    )
+
+
+def decided(datasets: Datasets) -> dict[str, Claim]:
+    return {claim.id: claim for claim in evaluate(load_claims(CLAIMS), datasets, PAPER, PAPER)}
+
+
+WITHIN = {"within": {"absolute": 1.0}}
+OUTSIDE = {"outside": {"absolute": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "expected"),
+    [
+        (WITHIN, 9.0, 11.0, "reproduced"),
+        (WITHIN, 8.99, 11.0, "inconclusive"),
+        (WITHIN, 9.0, 11.01, "inconclusive"),
+        (WITHIN, 8.0, 12.0, "inconclusive"),
+        (WITHIN, 7.0, 9.0, "inconclusive"),
+        (WITHIN, 11.0, 12.0, "inconclusive"),
+        (WITHIN, 7.0, 8.99, "not reproduced"),
+        (WITHIN, 11.01, 12.0, "not reproduced"),
+        (WITHIN, 10.0, 10.0, "reproduced"),
+        ({"within": {"absolute": 0}}, 10.0, 10.0, "reproduced"),
+        ({"within": {"absolute": 0}}, 11.0, 11.0, "not reproduced"),
+        ({"within": {"relative": 0.1}}, 9.0, 11.0, "reproduced"),
+        ({"within": {"relative": 0.1}}, 11.01, 12.0, "not reproduced"),
+        ({"range": [1, 2]}, 1.0, 2.0, "reproduced"),
+        ({"range": [1, 2]}, 0.5, 0.99, "not reproduced"),
+        ({"range": [1, 2]}, 2.01, 3.0, "not reproduced"),
+        ({"range": [1, 2]}, 2.0, 3.0, "inconclusive"),
+        (OUTSIDE, 7.0, 8.99, "reproduced"),
+        (OUTSIDE, 11.01, 12.0, "reproduced"),
+        (OUTSIDE, 9.0, 11.0, "not reproduced"),
+        (OUTSIDE, 8.0, 9.0, "inconclusive"),
+        ({"above": 0}, 0.01, 1.0, "reproduced"),
+        ({"above": 0}, 0.0, 1.0, "inconclusive"),
+        ({"above": 0}, -1.0, 1.0, "inconclusive"),
+        ({"above": 0}, -1.0, 0.0, "inconclusive"),
+        ({"above": 0}, -1.0, -0.01, "not reproduced"),
+    ],
+)
+def test_a_verdict_follows_from_where_the_interval_lies(
+    rule: dict[str, Any], low: float, high: float, expected: str
+) -> None:
+    assert verdict(rule, 10.0, low, high) == expected
+
+
+@pytest.mark.parametrize("rule", [WITHIN, OUTSIDE, {"range": [1, 2]}, {"above": 0}])
+@pytest.mark.parametrize("position", range(3))
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_leaves_a_claim_inconclusive(
+    rule: dict[str, Any], position: int, value: float
+) -> None:
+    numbers = [1.5, 1.5, 1.5]
+    numbers[position] = value
+    assert verdict(rule, *numbers) == "inconclusive"
+
+
+@pytest.mark.parametrize("rule", [WITHIN, {"range": [9, 11]}, OUTSIDE, {"above": 0}])
+def test_an_interval_that_leads_through_infinity_leaves_a_claim_inconclusive(
+    rule: dict[str, Any],
+) -> None:
+    assert verdict(rule, 10.0, 9.5, -1000.0) == "inconclusive"
+
+
+def test_a_relative_band_around_a_negative_prediction_is_not_upside_down() -> None:
+    assert verdict({"within": {"relative": 0.1}}, -2.0, -2.1, -1.9) == "reproduced"
+
+
+def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Datasets) -> None:
+    verdicts = {name: claim.verdict for name, claim in decided(datasets).items()}
+    holds, fails, open_ = VERDICTS
+    assert verdicts == {
+        "stationary-exponent-histogram[eta=0.5,B=1]": holds,
+        "stationary-exponent-histogram[eta=0.5,B=4]": holds,
+        "stationary-exponent-histogram[eta=1,B=1]": fails,
+        "stationary-exponent-histogram[eta=1,B=4]": fails,
+        "stationary-exponent-likelihood[eta=0.5,B=1]": open_,
+        "stationary-exponent-likelihood[eta=0.5,B=4]": open_,
+        "stationary-exponent-likelihood[eta=1,B=1]": open_,
+        "stationary-exponent-likelihood[eta=1,B=4]": open_,
+        "stationary-small-learning-rate[eta=0.5]": holds,
+        "stationary-large-learning-rate[eta=1]": holds,
+        "linear-regression-exponent[d=1,eta=0.1,B=1]": holds,
+        "linear-regression-exponent[d=5,eta=0.1,B=1]": fails,
+        "linear-regression-dimension-dependence[eta=0.1,B=1]": holds,
+        "linear-regression-power-law[d=1,eta=0.1,B=1]": holds,
+        "linear-regression-power-law[d=5,eta=0.1,B=1]": fails,
+        "network-exponent-paper[eta=0.006,B=10]": holds,
+        "network-exponent-paper[eta=0.0075,B=10]": open_,
+        "network-exponent[eta=0.006,B=10]": fails,
+        "network-exponent[eta=0.0075,B=10]": open_,
+        "network-power-law[eta=0.006,B=10]": holds,
+        "network-power-law[eta=0.0075,B=10]": open_,
+        "network-fitted-curvature[B=10]": holds,
+        "network-fitted-dimension[B=10]": open_,
+        "pretrained-loss[seed=0]": holds,
+        "pretrained-loss[seed=3]": fails,
+        "pretrained-stationary[seed=0]": holds,
+        "pretrained-stationary[seed=3]": fails,
+        "parameter-count[seed=0]": holds,
+        "parameter-count[seed=3]": holds,
+        "largest-eigenvalue[seed=0]": holds,
+        "largest-eigenvalue[seed=3]": fails,
+        "effective-dimension[seed=0]": holds,
+        "effective-dimension[seed=3]": holds,
+        "gap-dimension[seed=0]": holds,
+        "gap-dimension[seed=3]": holds,
+        "bulk-near-zero[seed=0]": holds,
+        "bulk-near-zero[seed=3]": holds,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "predicted", "measured", "half_width"),
+    [
+        ("stationary-exponent-histogram[eta=0.5,B=4]", 9.0, 9.18, 0.01),
+        ("linear-regression-exponent[d=5,eta=0.1,B=1]", 8.5, 11.5, 0.5),
+        ("linear-regression-dimension-dependence[eta=0.1,B=1]", -0.5, -0.47, 0.02),
+        ("network-exponent[eta=0.006,B=10]", 12.0, 14.0, 0.2),
+        ("network-exponent-paper[eta=0.006,B=10]", 13.9, 14.0, 0.2),
+        ("network-fitted-curvature[B=10]", 95.1, 90.0, 2.0),
+        ("network-fitted-dimension[B=10]", 9.0, 9.5, 1.0),
+        ("pretrained-stationary[seed=0]", 0.0, 0.02, 0.0),
+        ("pretrained-stationary[seed=3]", 0.0, -0.3, 0.0),
+        ("parameter-count[seed=0]", 7861.0, 7861.0, 0.0),
+        ("largest-eigenvalue[seed=3]", 95.6, 20.0, 0.0),
+        ("bulk-near-zero[seed=0]", 0.98, 7851 / 7861, 0.0),
+        # Half-widths 0.01/3 and 0.01/9, added in squares, halved.
+        ("stationary-small-learning-rate[eta=0.5]", 1.0, 1.02, math.hypot(1 / 3, 1 / 9) / 200),
+    ],
+)
+def test_a_claim_carries_the_numbers_it_was_decided_on(
+    datasets: Datasets, name: str, predicted: float, measured: float, half_width: float
+) -> None:
+    claim = decided(datasets)[name]
+    expected = (predicted, measured, measured - half_width, measured + half_width)
+    np.testing.assert_allclose(claim[3:7], expected, rtol=1e-9)
+
+
+def test_a_chain_that_diverged_leaves_its_mean_ratio_inconclusive(datasets: Datasets) -> None:
+    datasets.stationary["exponent"][0, 1] = NAN
+    assert decided(datasets)["stationary-small-learning-rate[eta=0.5]"].verdict == "inconclusive"
+
+
+def test_a_claim_about_a_learning_rate_that_was_not_run_is_inconclusive(
+    datasets: Datasets,
+) -> None:
+    found = decided(datasets._replace(stationary=datasets.stationary.isel(eta=[0])))
+    claim = found["stationary-large-learning-rate"]
+    assert claim.verdict == "inconclusive"
+    assert math.isnan(claim.measured)
+
+
+def test_too_few_dimensions_for_a_slope_leave_its_claim_inconclusive(datasets: Datasets) -> None:
+    names = [f"dimension_slope{part}" for part in ["", "_low", "_high"]]
+    fit = datasets.fit_linear_regression.drop_vars(names)
+    claim = decided(datasets._replace(fit_linear_regression=fit))[
+        "linear-regression-dimension-dependence"
+    ]
+    assert claim.verdict == "inconclusive"
+
+
+def test_a_single_epoch_has_no_drift(datasets: Datasets) -> None:
+    one = datasets.pretrained[0].isel(epoch=[0])
+    found = decided(datasets._replace(pretrained={0: one}))
+    assert found["pretrained-stationary[seed=0]"].verdict == "inconclusive"
+
+
+def test_a_file_without_the_variable_of_a_claim_stops_with_its_name(datasets: Datasets) -> None:
+    datasets = datasets._replace(fit_network=datasets.fit_network.drop_vars("exponent_low"))
+    with pytest.raises(SgdEscapeError, match=r"network-exponent-paper needs .*exponent_low"):
+        decided(datasets)
+
+
+def test_every_quantity_is_claimed_and_every_claim_names_sizes_of_the_paper() -> None:
+    claims = load_claims(CLAIMS)
+    assert {claim["quantity"] for claim in claims} == set(QUANTITIES)
+    assert {fidelity(claim["sizes"], PAPER, PAPER) for claim in claims} == {"exact"}
+
+
+def test_a_claim_above_a_bound_predicts_that_bound() -> None:
+    bounds = [claim for claim in load_claims(CLAIMS) if "above" in claim["rule"]]
+    assert [claim["predicted"] for claim in bounds] == [claim["rule"]["above"] for claim in bounds]
+
+
+def test_fidelity_names_every_scaled_size_once() -> None:
+    paper = {"network": {"n_samples": 10000, "runs": 100}, "network_two": {"runs": 7}}
+    config = {"network": {"n_samples": 300, "runs": 10, "shards": 2}}
+    assert fidelity(["network", "network.runs"], config, paper) == (
+        "scaled: network.n_samples 300 (paper 10000); network.runs 10 (paper 100)"
+    )
+    assert fidelity(["network"], paper, paper) == "exact"
+
+
+def test_a_size_that_the_paper_does_not_state_is_refused() -> None:
+    with pytest.raises(SgdEscapeError, match=r"depends on the size network\.seeds"):
+        fidelity(["network.seeds"], PAPER, PAPER)
+
+
+def test_claims_survive_the_csv_to_six_digits(datasets: Datasets) -> None:
+    claims = list(decided(datasets).values())
+    text = to_csv(claims)
+    assert text.splitlines()[0] == (
+        "id,reference,statement,predicted,measured,low,high,verdict,fidelity"
+    )
+    assert '"linear-regression-exponent[d=5,eta=0.1,B=1]"' in text
+    back = from_csv(text)
+    for claim, again in zip(claims, back, strict=True):
+        assert claim[:3] + claim[7:] == again[:3] + again[7:]
+        np.testing.assert_allclose(again[3:7], claim[3:7], rtol=5e-6)
+    assert to_csv(back) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "id,verdict\na,b\n", "{header}\na,b,c,x,1,1,1,v,f\n", "{header}\na\n"]
+)
+def test_another_table_is_not_taken_for_claims(text: str) -> None:
+    with pytest.raises(SgdEscapeError, match="needs the columns id, reference"):
+        from_csv(text.format(header=",".join(Claim._fields)))
+
+
+def test_the_summary_counts_every_verdict_even_those_that_nobody_has(datasets: Datasets) -> None:
+    found = evaluate(load_claims(CLAIMS), datasets, PAPER, PAPER)
+    assert sum(summary(found).values()) == len(found) == 37
+    assert summary([]) == {"reproduced": 0, "not reproduced": 0, "inconclusive": 0}
+
+
+def test_cases_carry_the_symbols_of_the_paper() -> None:
+    labels = [label for label, _ in cases(fit_linear_regression()[["exponent"]])]
+    assert labels == ["d=1,eta=0.1,B=1", "d=5,eta=0.1,B=1"]
+
+
+GOOD = {
+    "id": "a-claim",
+    "reference": "Eq. (15)",
+    "statement": "It holds.",
+    "quantity": "pretrained_loss",
+    "predicted": 0.035,
+    "rule": {"within": {"relative": 0.1}},
+    "reason": "Why not.",
+    "sizes": ["network"],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- id: [", "cannot be read as YAML"),
+        ("", "claims: None is not of type 'array'"),
+        ("[]", r"claims: \[\] should be non-empty"),
+        ([{key: GOOD[key] for key in GOOD if key != "reason"}], "'reason' is a required property"),
+        ([GOOD | {"colour": "red"}], "'colour' was unexpected"),
+        ([GOOD | {"quantity": "h"}], r"claims\[0\]\[quantity\]: 'h' is not one of"),
+        ([GOOD | {"id": "a[b]"}], "does not match"),
+        ([GOOD | {"rule": {"near": 1}}], "'near' was unexpected"),
+        ([GOOD | {"rule": {}}], "should be non-empty"),
+        ([GOOD | {"rule": {"above": 0, "range": [0, 1]}}], "has too many properties"),
+        ([GOOD | {"rule": {"within": {"relative": -1}}}], "less than the minimum of 0"),
+        ([GOOD | {"rule": {"range": [1, 2, 3]}}], "too long"),
+        ([GOOD | {"rule": {"range": [2, 1]}}], "needs a range with the smaller number first"),
+        ([GOOD, GOOD], "the id a-claim stands 2 times"),
+    ],
+)
+def test_a_malformed_list_of_claims_is_refused_in_one_line(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    with pytest.raises(SgdEscapeError, match=message) as caught:
+        load_claims(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_list_of_claims_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SgdEscapeError, match=r"none\.yaml cannot be read"):
+        load_claims(tmp_path / "none.yaml")

@@ -1,0 +1,236 @@
+import base64
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+import yaml
+from jinja2 import UndefinedError
+
+from sgd_escape import SgdEscapeError
+from sgd_escape.claims import Claim
+from sgd_escape.report import (
+    PassageCount,
+    RunTime,
+    Size,
+    collect_run_times,
+    compare_sizes,
+    count_passages,
+    embed_figures,
+    group_claims,
+    number,
+    render,
+)
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = ROOT / "workflow" / "report" / "report.html.jinja2"
+# One pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+def claim(name: str, verdict: str = "reproduced", **numbers: float) -> Claim:
+    values = {"predicted": 10.0, "measured": 10.1, "low": 9.9, "high": 10.3} | numbers
+    return Claim(name, "Eq. (15)", "It is a < b & c.", **values, verdict=verdict, fidelity="exact")
+
+
+CLAIMS = [
+    claim("exponent[d=1,eta=0.1,B=1]"),
+    claim("exponent[d=5,eta=0.1,B=1]", "not reproduced"),
+    claim("large", "inconclusive", measured=math.nan, low=math.nan, high=math.nan),
+    *(claim(f"long[seed={seed}]") for seed in range(13)),
+]
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text, and whether every tag is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    names = ["fig6", "residuals", "fig3b", "fig3a"]
+    captions = {name: f'What {name}\nshows, "in" <short>.' for name in names}
+    return {
+        "claims": CLAIMS,
+        "figures": embed_figures(dict.fromkeys(names, PNG), captions),
+        "sizes": [Size("network.runs", 100, 10), Size("network.hidden_units", 10, 10)],
+        "passage_counts": [PassageCount("network", "eta=0.006,B=10", 100, 61, 39, 0)],
+        "minimum": {"seed": 1, "curvature": 95.1, "effective_dimension": 13.0},
+        "config": {"seed": 20, "data": {"folder": "<b>"}},
+        "versions": {"numpy": "2.3.4"},
+        "run_times": [RunTime("pretrain", 5, 61.24, math.nan)],
+    }
+
+
+def test_the_page_shows_every_claim_with_its_verdict_as_a_word(content: dict[str, Any]) -> None:
+    html = render(TEMPLATE, **content)
+    rows = [row["data-claim"] for row in Page(html).all("tr") if "data-claim" in row]
+    assert rows == [entry.id for entry in CLAIMS]
+    for entry in CLAIMS:
+        row = re.search(rf'<tr data-claim="{re.escape(entry.id)}">(.*?)</tr>', html, re.DOTALL)
+        assert row
+        assert f">{entry.verdict}</span>" in row[1]
+
+
+def test_the_page_counts_the_verdicts(content: dict[str, Any]) -> None:
+    html = render(TEMPLATE, **content)
+    tally = re.findall(r"<b>(\d+)</b> ([a-z ]+)</li>", html)
+    assert tally == [("14", "reproduced"), ("1", "not reproduced"), ("1", "inconclusive")]
+
+
+def test_every_figure_is_embedded_with_number_alt_text_and_caption(
+    content: dict[str, Any],
+) -> None:
+    page = Page(render(TEMPLATE, **content))
+    images = page.all("img")
+    assert [str(image["alt"]).partition(".")[0] for image in images] == [
+        "Figure 3(a)",
+        "Figure 3(b)",
+        "Figure 6",
+        "Additional figure: residuals",
+    ]
+    for image in images:
+        data = str(image["src"]).removeprefix("data:image/png;base64,")
+        assert base64.b64decode(data) == PNG
+    assert 'What fig3a shows, "in" <short>.' in page.text
+
+
+def test_the_page_loads_nothing_from_elsewhere(content: dict[str, Any]) -> None:
+    html = render(TEMPLATE, **content)
+    for _, attributes in Page(html).elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert not re.search(r"https?://|@import|url\(|<script", html)
+
+
+def test_text_from_elsewhere_cannot_become_markup(content: dict[str, Any]) -> None:
+    page = Page(render(TEMPLATE, **content))
+    assert page.text.count("It is a < b & c.") == 3
+    assert "folder: <b>" in page.text
+
+
+def test_long_groups_are_folded_and_short_ones_open(content: dict[str, Any]) -> None:
+    groups = group_claims(CLAIMS)
+    assert [(group.stem, len(group.claims), group.is_open) for group in groups] == [
+        ("exponent", 2, True),
+        ("large", 1, True),
+        ("long", 13, False),
+    ]
+    folds = Page(render(TEMPLATE, **content)).all("details")
+    assert ["open" in fold for fold in folds[:3]] == [True, True, False]
+
+
+def test_every_table_stands_in_a_box_that_scrolls(content: dict[str, Any]) -> None:
+    elements = Page(render(TEMPLATE, **content)).elements
+    before = [
+        elements[i - 1][1].get("class") for i, (tag, _) in enumerate(elements) if tag == "table"
+    ]
+    assert len(before) == 7
+    assert set(before) == {"table"}
+
+
+def test_sizes_runs_versions_and_times_are_on_the_page(content: dict[str, Any]) -> None:
+    html = render(TEMPLATE, **content)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>.*?</tr>", html)]
+    assert ["network.runs", "100", "10", "scaled"] in cells
+    assert ["network.hidden_units", "10", "10", "exact"] in cells
+    assert ["network", "η = 0.006, B = 10", "100", "61", "39", "0"] in cells
+    assert ["numpy", "2.3.4"] in cells
+    assert ["pretrain", "5", "61.2", "–"] in cells
+    assert "seed 1," in html
+
+
+def test_a_report_without_run_times_says_so(content: dict[str, Any]) -> None:
+    assert "No run times were recorded" in render(TEMPLATE, **content | {"run_times": []})
+
+
+def test_a_template_that_asks_for_more_than_it_is_given_fails(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    template = tmp_path / "page.jinja2"
+    template.write_text("{{ author }}")
+    with pytest.raises(UndefinedError, match="author"):
+        render(template, **content)
+
+
+def test_numbers_have_four_digits_and_signs_that_print_well() -> None:
+    values = [0.0333333, 7861.0, -0.5, math.nan, -math.inf]
+    assert [number(value) for value in values] == ["0.03333", "7861", "−0.5", "–", "−∞"]
+
+
+def test_a_figure_without_caption_is_refused() -> None:
+    with pytest.raises(SgdEscapeError, match="fig3a needs a caption"):
+        embed_figures({"fig3a": PNG}, {"fig3a": " \n"})
+
+
+def test_a_figure_that_is_no_png_is_refused() -> None:
+    with pytest.raises(SgdEscapeError, match="fig3a is not a PNG"):
+        embed_figures({"fig3a": b"%PDF"}, {"fig3a": "Caption."})
+
+
+def test_sizes_are_those_of_the_paper_beside_ours() -> None:
+    paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text(encoding="utf-8"))
+    sizes = compare_sizes({"network": {"hidden_units": 4}}, paper)
+    assert Size("network.hidden_units", 10, 4) in sizes
+    assert Size("linear_regression.first_passage.runs", 100, None) in sizes
+
+
+def test_passages_are_counted_at_the_highest_threshold() -> None:
+    dims = ["eta", "batch_size"]
+    fit = xr.Dataset(
+        {
+            "events": ([*dims, "threshold"], [[[10, 7]], [[9, 2]]]),
+            "runs": (dims, [[10], [10]]),
+            "censored": ([*dims, "threshold"], [[[0, 3]], [[1, 8]]]),
+            "diverged": (dims, [[0], [1]]),
+        },
+        {"eta": [0.1, 0.2], "batch_size": [1], "threshold": [1.1, 2.0]},
+    )
+    assert count_passages("network", fit) == [
+        PassageCount("network", "eta=0.1,B=1", 10, 7, 3, 0),
+        PassageCount("network", "eta=0.2,B=1", 10, 2, 8, 1),
+    ]
+
+
+def test_run_times_are_summed_by_rule(tmp_path: Path) -> None:
+    header = "s\th:m:s\tmax_rss\tmax_vms\n"
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "seed0.tsv").write_text(f"{header}10.5\t0:00:10\t400.25\t900\n")
+    (tmp_path / "pretrain" / "seed1.tsv").write_text(f"{header}20.25\t0:00:20\t300.5\t900\n")
+    (tmp_path / "claims.tsv").write_text(f"{header}0.25\t0:00:00\t-\t-\n")
+    claims, pretrain = collect_run_times(tmp_path)
+    assert claims[:3] == ("claims", 1, 0.25)
+    assert math.isnan(claims.peak_memory)
+    assert pretrain == RunTime("pretrain", 2, 30.75, 400.25)
+
+
+def test_without_benchmarks_there_are_no_run_times(tmp_path: Path) -> None:
+    assert collect_run_times(tmp_path / "none") == []

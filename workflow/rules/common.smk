@@ -1,0 +1,69 @@
+import ast
+import sys
+
+from sgd_escape.config import load_schema, validate
+from sgd_escape.errors import SgdEscapeError
+
+PACKAGE = ROOT / "src" / "sgd_escape"
+SCRIPTS = ROOT / "workflow" / "scripts"
+ENVIRONMENT = str(ROOT / "environment.yml")
+
+try:
+    validate(config, load_schema(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
+except SgdEscapeError as error:
+    sys.exit(f"error: {error}")
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    d=r"\d+",
+    eta=r"[0-9.e+-]+",
+    B=r"\d+",
+    first=r"\d+",
+    last=r"\d+",
+    format="pdf|png",
+
+
+def local_imports(path):
+    """The modules of the package, and of the scripts' folder, that a Python file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, module = name.partition(".")
+            folder, stem = (PACKAGE, module or "__init__") if package == "sgd_escape" else (SCRIPTS, name)
+            if (folder / f"{stem}.py").exists():
+                yield folder / f"{stem}.py"
+
+
+def sources(script):
+    """What a script imports from this repository, all the way down.
+
+    Snakemake watches a script but not its imports: as inputs they make an edited module rerun
+    exactly the rules that depend on it.
+    """
+    found, waiting = set(), [SCRIPTS / script]
+    while waiting:
+        new = set(local_imports(waiting.pop())) - found
+        found |= new
+        waiting += new
+    return sorted(map(str, found))
+
+
+def spelled(number):
+    """A learning rate as it stands in file names: 1 and 1.0 are the same."""
+    return repr(float(number))
+
+
+def shards(folder, case, study):
+    """The shard files of one case: every shard holds a contiguous range of run indices."""
+    runs, count = study["runs"], study["shards"]
+    bounds = [runs * shard // count for shard in range(count + 1)]
+    return [
+        f"{folder}/shards/{case}_runs{first}-{last - 1}.nc"
+        for first, last in zip(bounds, bounds[1:])
+    ]

@@ -1,0 +1,78 @@
+rule fit_stationary:
+    input:
+        samples="results/linear_regression/stationary_samples.nc",
+        source=sources("fit_stationary.py"),
+    output:
+        "results/linear_regression/stationary.nc",
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        bins=config["linear_regression"]["stationary"]["bins"],
+        min_count=config["linear_regression"]["stationary"]["min_count"],
+        blocks=config["linear_regression"]["stationary"]["blocks"],
+    log:
+        "results/logs/fit_stationary.log",
+    benchmark:
+        "results/benchmarks/fit_stationary.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/fit_stationary.py"
+
+
+rule fit_linear_regression:
+    input:
+        first_passage=expand(
+            "results/linear_regression/first_passage_d{d}_eta{eta}_B{B}.nc",
+            d=REGRESSION["dimensions"],
+            eta=map(spelled, REGRESSION["learning_rates"]),
+            B=REGRESSION["batch_sizes"],
+        ),
+        source=sources("fit_linear_regression.py"),
+    output:
+        "results/fits/linear_regression.nc",
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        fit_range=REGRESSION["fit_range"],
+        dimensions=REGRESSION["dimensions"],
+        learning_rates=REGRESSION["learning_rates"],
+        batch_sizes=REGRESSION["batch_sizes"],
+    log:
+        "results/logs/fit_linear_regression.log",
+    benchmark:
+        "results/benchmarks/fit_linear_regression.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/fit_linear_regression.py"
+
+
+rule fit_network:
+    input:
+        first_passage=lambda wildcards: expand(
+            "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
+            seed=reference_seed(),
+            eta=map(spelled, NETWORK["first_passage"]["learning_rates"]),
+            B=NETWORK["first_passage"]["batch_sizes"],
+        ),
+        hessian=lambda wildcards: f"results/network/hessian_seed{reference_seed()}.nc",
+        source=sources("fit_network.py"),
+    output:
+        "results/fits/network.nc",
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        fit_range=NETWORK["first_passage"]["fit_range"],
+        learning_rates=NETWORK["first_passage"]["learning_rates"],
+        batch_sizes=NETWORK["first_passage"]["batch_sizes"],
+        paper_values=NETWORK["paper_values"],
+        reference_seed=lambda wildcards: reference_seed(),
+    log:
+        "results/logs/fit_network.log",
+    benchmark:
+        "results/benchmarks/fit_network.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/fit_network.py"

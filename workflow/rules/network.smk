@@ -1,0 +1,123 @@
+import json
+
+NETWORK = config["network"]
+
+
+rule pretrain:
+    input:
+        data="results/data/mnist.nc",
+        source=sources("pretrain.py"),
+    output:
+        "results/network/pretrained_seed{seed}.nc",
+    params:
+        n_samples=NETWORK["n_samples"],
+        hidden_units=NETWORK["hidden_units"],
+        study={key: value for key, value in NETWORK["pretraining"].items() if key != "seeds"},
+    log:
+        "results/logs/pretrain/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/pretrain/seed{seed}.tsv"
+    conda:
+        ENVIRONMENT
+    priority: 20
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    script:
+        "../scripts/pretrain.py"
+
+
+rule hessian_outliers:
+    input:
+        data="results/data/mnist.nc",
+        pretrained="results/network/pretrained_seed{seed}.nc",
+        source=sources("hessian_outliers.py"),
+    output:
+        "results/network/hessian_seed{seed}.nc",
+    params:
+        n_samples=NETWORK["n_samples"],
+        study=NETWORK["hessian"],
+    log:
+        "results/logs/hessian_outliers/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/hessian_outliers/seed{seed}.tsv"
+    conda:
+        ENVIRONMENT
+    priority: 20
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    script:
+        "../scripts/hessian_outliers.py"
+
+
+checkpoint choose_reference_seed:
+    input:
+        expand("results/network/hessian_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]),
+        source=sources("choose_reference_seed.py"),
+    output:
+        "results/network/reference_seed.json",
+    params:
+        seeds=NETWORK["pretraining"]["seeds"],
+        curvature=NETWORK["paper_values"]["curvature"],
+    log:
+        "results/logs/choose_reference_seed.log",
+    benchmark:
+        "results/benchmarks/choose_reference_seed.tsv"
+    conda:
+        ENVIRONMENT
+    priority: 20
+    script:
+        "../scripts/choose_reference_seed.py"
+
+
+def reference_seed():
+    """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
+    path = checkpoints.choose_reference_seed.get().output[0]
+    return json.loads(Path(path).read_text())["seed"]
+
+
+rule first_passage_network:
+    input:
+        data="results/data/mnist.nc",
+        pretrained="results/network/pretrained_seed{seed}.nc",
+        source=sources("first_passage_network.py"),
+    output:
+        "results/network/shards/first_passage_seed{seed}_eta{eta}_B{B}_runs{first}-{last}.nc",
+    params:
+        seed=config["seed"],
+        n_samples=NETWORK["n_samples"],
+        study={
+            key: NETWORK["first_passage"][key] for key in ["max_steps", "thresholds", "sampling"]
+        },
+    log:
+        "results/logs/first_passage_network/seed{seed}_eta{eta}_B{B}_runs{first}-{last}.log",
+    benchmark:
+        "results/benchmarks/first_passage_network/seed{seed}_eta{eta}_B{B}_runs{first}-{last}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1500,
+        runtime=120,
+    script:
+        "../scripts/first_passage_network.py"
+
+
+rule gather_network:
+    input:
+        lambda wildcards: shards(
+            "results/network",
+            "first_passage_seed{seed}_eta{eta}_B{B}".format_map(wildcards),
+            NETWORK["first_passage"],
+        ),
+        source=sources("gather_first_passage.py"),
+    output:
+        "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
+    log:
+        "results/logs/gather_network/seed{seed}_eta{eta}_B{B}.log",
+    benchmark:
+        "results/benchmarks/gather_network/seed{seed}_eta{eta}_B{B}.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/gather_first_passage.py"

@@ -1,0 +1,69 @@
+rule provenance:
+    input:
+        source=sources("provenance.py"),
+    output:
+        "results/provenance.json",
+    params:
+        config=config,
+    log:
+        "results/logs/provenance.log",
+    benchmark:
+        "results/benchmarks/provenance.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/provenance.py"
+
+
+rule claims:
+    input:
+        stationary="results/linear_regression/stationary.nc",
+        fit_linear_regression="results/fits/linear_regression.nc",
+        fit_network="results/fits/network.nc",
+        pretrained=expand(
+            "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
+        ),
+        hessian=expand(
+            "results/network/hessian_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
+        ),
+        claims=str(ROOT / "workflow" / "claims.yaml"),
+        paper=str(ROOT / "config" / "paper.yaml"),
+        source=sources("claims.py"),
+    output:
+        report("results/claims.csv", caption="../report/claims.rst", category="Claims"),
+    params:
+        config=config,
+    log:
+        "results/logs/claims.log",
+    benchmark:
+        "results/benchmarks/claims.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/claims.py"
+
+
+rule write_report:
+    input:
+        figures=expand("results/figures/{figure}.png", figure=FIGURES),
+        captions=expand(str(ROOT / "workflow" / "report" / "{figure}.rst"), figure=FIGURES),
+        claims="results/claims.csv",
+        fit_linear_regression="results/fits/linear_regression.nc",
+        fit_network="results/fits/network.nc",
+        paper=str(ROOT / "config" / "paper.yaml"),
+        template=str(ROOT / "workflow" / "report" / "report.html.jinja2"),
+        provenance="results/provenance.json",
+        source=sources("report.py"),
+    output:
+        "results/report.html",
+    params:
+        config=config,
+        benchmarks="results/benchmarks",
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,36 @@
+from prologue import begin
+
+begin(snakemake)
+
+from itertools import product
+
+import numpy as np
+import xarray as xr
+from fits import bounded, fit_case
+
+from sgd_escape import storage
+from sgd_escape.estimation import Bootstrap, Estimate, fit_line
+
+params = snakemake.params
+bootstrap = Bootstrap(**params.fits, seed=params.seed)
+grid = [params.dimensions, [float(eta) for eta in params.learning_rates], params.batch_sizes]
+cases = [
+    fit_case(
+        storage.read(path, "first_passage"),
+        params.fit_range,
+        bootstrap,
+        {"": (1.0, dimension)},
+    ).expand_dims(dimension=[dimension], eta=[eta], batch_size=[batch_size])
+    for path, (dimension, eta, batch_size) in zip(
+        snakemake.input.first_passage, product(*grid), strict=True
+    )
+]
+fits = xr.combine_by_coords(cases, combine_attrs="drop")
+if len(params.dimensions) > 2:
+    exponents = Estimate(*(fits[f"exponent{part}"].values for part in ["", "_low", "_high"]))
+    line = fit_line(np.asarray(params.dimensions, float), exponents, params.fits["confidence"])
+    fits = fits.assign(bounded("dimension_slope", line.slope, ("eta", "batch_size")))
+fits.attrs = storage.attributes(
+    {"fits": params.fits, "fit_range": params.fit_range}, seed=params.seed, equations="(12), (15)"
+)
+storage.write(fits, snakemake.output[0], "fit")

@@ -1,0 +1,32 @@
+"""What every script does first: hold the job to its threads, and report errors in one line."""
+
+import os
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+from sgd_escape.errors import SgdEscapeError
+
+
+def begin(snakemake: Any) -> None:
+    """Call before JAX or NumPy is imported: both read their number of threads on import.
+
+    XLA follows NPROC. An error of the user's prints one line; any other prints its traceback.
+    Both also go to the rule's log file.
+    """
+    for name in ["NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]:
+        os.environ[name] = str(snakemake.threads)
+
+    def report(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, SgdEscapeError):
+            message = f"error: {error}\n"
+        else:
+            message = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(message)
+        with open(snakemake.log[0], "w") as log:
+            log.write(message)
+
+    sys.excepthook = report

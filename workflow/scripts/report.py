@@ -1,0 +1,34 @@
+from prologue import begin
+
+begin(snakemake)
+
+import json
+from pathlib import Path
+
+import yaml
+
+from sgd_escape import report, storage
+from sgd_escape.claims import from_csv
+
+files, config = snakemake.input, snakemake.params.config
+linear_regression = storage.read(files.fit_linear_regression, "fit")
+network = storage.read(files.fit_network, "fit")
+text = {name: Path(files[name]).read_text("utf-8") for name in ["claims", "paper", "provenance"]}
+page = report.render(
+    files.template,
+    claims=from_csv(text["claims"]),
+    figures=report.embed_figures(
+        {Path(path).stem: Path(path).read_bytes() for path in files.figures},
+        {Path(path).stem: Path(path).read_text("utf-8") for path in files.captions},
+    ),
+    sizes=report.compare_sizes(config, yaml.safe_load(text["paper"])),
+    passage_counts=[
+        *report.count_passages("linear regression", linear_regression),
+        *report.count_passages("network", network),
+    ],
+    minimum={name: network[name].item() for name in ["seed", "curvature", "effective_dimension"]},
+    config=config,
+    versions=json.loads(text["provenance"])["versions"],
+    run_times=report.collect_run_times(snakemake.params.benchmarks),
+)
+storage.write_bytes_atomically(snakemake.output[0], page.encode())
