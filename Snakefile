@@ -1,3 +1,4 @@
+import fcntl
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -20,6 +21,17 @@ include: "workflow/rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
+
+
+# A lock that dies with its process: after a kill the same command goes on, where Snakemake's own
+# lock, which the profiles turn off, would ask to be removed by hand.
+onstart:
+    global run_lock
+    run_lock = open(".snakemake/running", "w")
+    try:
+        fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("error: another run is at work in this folder; wait for it or stop it first")
 
 
 rule all:

@@ -16,7 +16,7 @@ THREAD_VARIABLES = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 
 class Contender(NamedTuple):
-    """A command that prints the JSON of `timed`, the threads it may use, and how many copies run."""
+    """A command that prints the JSON of `timed`, its number of threads, and how many copies run."""
 
     name: str
     command: Sequence[str]
@@ -26,7 +26,7 @@ class Contender(NamedTuple):
 
 def timed(run: Callable[[int], object], steps: int) -> dict[str, float]:
     """Called in the contender: steps a second of `run(steps)`, compilation left out."""
-    run(1)
+    run(steps)
     cpu, wall = time.process_time(), time.perf_counter()
     run(steps)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -84,7 +84,7 @@ def test_an_epoch_puts_each_sample_first_equally_often() -> None:
 
 
 def test_the_samplings_of_the_configuration_are_the_two_rules() -> None:
-    assert SAMPLINGS == {"with_replacement": WithReplacement, "epoch": Epoch}
+    assert dict(SAMPLINGS) == {"with_replacement": WithReplacement, "epoch": Epoch}
     assert SAMPLINGS["epoch"](12, 3) == Epoch(12, 3)
 
 

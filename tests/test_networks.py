@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_the_same_key_gives_the_same_network_and_another_key_another() -> None:
 @pytest.mark.parametrize("widths", [[6, 2], [6, 5, 1], [6, 5, 4, 3]])
 def test_the_forward_pass_is_relu_on_all_layers_but_the_last(widths: list[int]) -> None:
     rng = np.random.default_rng(0)
-    layers = [(rng.normal(size=s), rng.normal(size=s[1])) for s in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [(rng.normal(size=s), rng.normal(size=s[1])) for s in itertools.pairwise(widths)]
     inputs = rng.normal(size=(50, 6))
     expected = inputs
     for depth, (weight, bias) in enumerate(layers):

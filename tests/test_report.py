@@ -68,7 +68,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open[-1:] != ["style"]:
+            self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -84,7 +85,7 @@ def content() -> dict[str, Any]:
         "sizes": [Size("network.runs", 100, 10), Size("network.hidden_units", 10, 10)],
         "passage_counts": [PassageCount("network", "eta=0.006,B=10", 100, 61, 39, 0)],
         "minimum": {"seed": 1, "curvature": 95.1, "effective_dimension": 13.0},
-        "config": {"seed": 20, "data": {"folder": "<b>"}},
+        "config": {"seed": 20, "data": {"folder": "<b>"}, "fits": {"confidence": 0.9}},
         "versions": {"numpy": "2.3.4"},
         "run_times": [RunTime("pretrain", 5, 61.24, math.nan)],
     }
@@ -98,6 +99,12 @@ def test_the_page_shows_every_claim_with_its_verdict_as_a_word(content: dict[str
         row = re.search(rf'<tr data-claim="{re.escape(entry.id)}">(.*?)</tr>', html, re.DOTALL)
         assert row
         assert f">{entry.verdict}</span>" in row[1]
+
+
+def test_the_page_names_the_level_of_its_intervals(content: dict[str, Any]) -> None:
+    html = render(TEMPLATE, **content)
+    assert "90\N{NO-BREAK SPACE}% interval</th>" in html
+    assert "95" not in Page(html).text.replace("95.6", "").replace("95.1", "")
 
 
 def test_the_page_counts_the_verdicts(content: dict[str, Any]) -> None:

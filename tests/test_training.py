@@ -43,7 +43,8 @@ def test_the_full_loss_is_half_the_mean_squared_error() -> None:
     x, y = data(40, 3)
     weight, bias = np.array([1.0, -2.0, 0.5]), 0.3
     expected = np.mean((np.asarray(x) @ weight + bias - np.asarray(y)[:, 0]) ** 2) / 2
-    assert full_loss(linear_network(weight, bias), x, y) == pytest.approx(expected, rel=1e-13)
+    loss = float(full_loss(linear_network(weight, bias), x, y))
+    assert loss == pytest.approx(expected, rel=1e-13)
 
 
 def test_a_step_is_the_learning_rate_times_the_mean_gradient_of_the_batch() -> None:
@@ -65,8 +66,9 @@ def test_a_step_of_a_deep_network_is_minus_eta_times_the_slope_of_the_loss() -> 
         return full_loss(jax.tree.map(lambda p, v: p + t * v, network, direction), x, y)
 
     products = jax.tree.map(lambda p, q, v: jnp.sum((p - q) * v), network, after, direction)
+    slope = float((along(h) - along(-h)) / (2 * h))
     # A central difference errs by h² and by rounding/h, both below 1e-9.
-    assert sum(jax.tree.leaves(products)) == pytest.approx((along(h) - along(-h)) / (2 * h), rel=1e-7)
+    assert float(sum(jax.tree.leaves(products))) == pytest.approx(slope, rel=1e-7)
 
 
 def test_over_all_batches_the_step_has_the_mean_and_covariance_of_equation_8() -> None:
@@ -111,7 +113,9 @@ def test_the_last_recorded_loss_is_that_of_the_network_returned_and_training_low
     start = init_network(KEY, [4, 6, 1])
     trained = train(start, x, y, Epoch(60, 10), KEY, learning_rate=0.05, steps=60)
     assert trained.training_loss.shape == (10,)
-    assert trained.training_loss[-1] == pytest.approx(full_loss(trained.network, x, y), rel=1e-6)
+    last = float(full_loss(trained.network, x, y))
+    # The same float32 mean, compiled within the loop and outside of it.
+    assert float(trained.training_loss[-1]) == pytest.approx(last, rel=1e-6)
     assert trained.training_loss[-1] < trained.training_loss[0] < full_loss(start, x, y)
 
 
@@ -119,12 +123,12 @@ def test_the_last_recorded_loss_is_that_of_the_network_returned_and_training_low
 def test_training_needs_a_whole_number_of_passes(steps: int) -> None:
     x, y = data(60, 4, np.float32)
     network = init_network(KEY, [4, 2, 1])
-    with pytest.raises(SgdEscapeError, match=f"passes of 6 steps, but {steps} .* multiple of 6"):
+    with pytest.raises(SgdEscapeError, match=rf"passes of 6 steps, but {steps} .* multiple of 6"):
         train(network, x, y, Epoch(60, 10), KEY, learning_rate=0.05, steps=steps)
 
 
 def test_training_that_diverges_says_so() -> None:
     x, y = data(60, 4, np.float32)
     network = init_network(KEY, [4, 6, 1])
-    with pytest.raises(SgdEscapeError, match="finite loss, but .* at learning rate 500"):
+    with pytest.raises(SgdEscapeError, match=r"finite loss, but .* at learning rate 500"):
         train(network, x, y, Epoch(60, 10), KEY, learning_rate=500.0, steps=60)

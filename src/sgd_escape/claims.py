@@ -1,4 +1,4 @@
-"""The paper's claims, decided by rules written down before any run (workflow/claims.yaml)."""
+"""The paper's claims, decided by rules written down before the study ran (workflow/claims.yaml)."""
 
 import csv
 import io
@@ -337,7 +337,10 @@ def _rows(claim: Mapping[str, Any], datasets: Datasets) -> list[Row]:
             f"the claim {claim['id']} needs a variable that its file does not hold: {error}. "
             "Delete that file and run the same command again"
         ) from error
-    return rows or [Row("", math.nan, math.nan, math.nan, math.nan)]
+    if rows:
+        return rows
+    predicted = claim["predicted"] if isinstance(claim["predicted"], int | float) else math.nan
+    return [Row("", float(predicted), math.nan, math.nan, math.nan)]
 
 
 def summary(claims: Iterable[Claim]) -> dict[str, int]:

@@ -67,10 +67,12 @@ def effective_dimension(eigenvalues: Float[np.ndarray, " size"]) -> float:
 def gap_dimension(eigenvalues: Float[np.ndarray, " size"], *, largest: int = 30) -> int:
     """The n ≤ `largest` that maximizes the relative gap h_n / h_{n+1} of descending eigenvalues.
 
-    `largest` is the number of eigenvalues that Fig. 6(b) shows.
+    `largest` is the number of eigenvalues that Fig. 6(b) shows. Eigenvalues below machine
+    precision times the largest are rounding and count as that floor.
     """
-    leading = eigenvalues[: largest + 1]
-    return int(np.argmax(leading[:-1] / np.maximum(leading[1:], np.finfo(float).tiny))) + 1
+    floor = np.finfo(float).eps * eigenvalues[0]
+    leading = np.maximum(eigenvalues[: largest + 1], floor)
+    return int(np.argmax(leading[:-1] / leading[1:])) + 1
 
 
 def threshold_dimension(

@@ -39,16 +39,18 @@ STYLE = {
     "ytick.right": True,
 }
 THEORY = {"linestyle": (0, (5, 2.5)), "linewidth": 0.9, "zorder": 1}
+_in_style = mpl.rc_context(STYLE)
 EXACT = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zorder": 1}
 
 
+@_in_style
 def save(figure: Figure, target: IO[bytes], picture_format: str) -> None:
     """Write a figure as "pdf" or "png", without the time of writing, so that bytes repeat."""
     metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[picture_format]
-    with mpl.rc_context(STYLE):
-        figure.savefig(target, format=picture_format, metadata=metadata)
+    figure.savefig(target, format=picture_format, metadata=metadata)
 
 
+@_in_style
 def fig3a(stationary: xr.Dataset) -> Figure:
     """Fig. 3(a): exponent φ of the stationary distribution against B, by fit and by Eq. (17)."""
     figure, axes = _single()
@@ -66,6 +68,7 @@ def fig3a(stationary: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def fig3b(fits: xr.Dataset) -> Figure:
     """Fig. 3(b): mean first-passage step of linear regression against c, for several d."""
     figure, axes = _single()
@@ -88,6 +91,7 @@ def fig3b(fits: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def fig3c(fits: xr.Dataset) -> Figure:
     """Fig. 3(c): mean first-passage step of the network against c, for several η."""
     figure, axes = _single()
@@ -105,19 +109,20 @@ def fig3c(fits: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def fig4() -> Figure:
     """Fig. 4: the escape over a barrier along the most probable path, a schematic."""
     figure, axes = _single()
-    position = np.linspace(-1.05, 2.6, 400)
+    position = np.linspace(-0.82, 2.45, 400)
     barrier, crossing = 1.5, 2.25
     potential = position**2 * (3 * barrier - 2 * position)
     axes.plot(position, potential, color=COLOURS[0], linewidth=1.3)
     top = barrier**3
-    axes.hlines(top, -0.25, barrier, color="0.4", linestyle=":", linewidth=0.8)
+    axes.hlines(top, 0, barrier, color="0.4", linestyle=":", linewidth=0.8)
     axes.hlines(0, 0, crossing, color="0.4", linestyle=":", linewidth=0.8)
     axes.plot([0, barrier, crossing], [0, top, 0], "o", color="black")
-    axes.annotate("", (-0.15, top), (-0.15, 0), arrowprops={"arrowstyle": "<->", "lw": 0.8})
-    axes.text(-0.22, top / 2, r"$\Delta U=\log\frac{L(\theta^s)}{L(\theta^*)}$", ha="right")
+    axes.annotate("", (0, top), (0, 0), arrowprops={"arrowstyle": "<->", "lw": 0.8})
+    axes.text(0.05, 0.8 * top, r"$\Delta U=\log\frac{L(\theta^s)}{L(\theta^*)}$", va="bottom")
     axes.annotate(
         "",
         (2.05, top + 0.45),
@@ -128,7 +133,7 @@ def fig4() -> Figure:
     for x, y, text in [
         (0, -0.75, r"$0$"),
         (barrier, -0.75, r"$z_e^s$"),
-        (crossing, -0.75, r"$z_e^c$"),
+        (crossing - 0.12, -0.75, r"$z_e^c$"),
     ]:
         axes.text(x, y, text, ha="center")
     axes.vlines(barrier, -0.35, top, color="0.4", linestyle=":", linewidth=0.8)
@@ -136,18 +141,18 @@ def fig4() -> Figure:
         xlabel=r"$z_e$, along the escape path",
         ylabel=r"$U_e(z_e)=\log L-\log L(\theta^*)$",
         ylim=(-1.1, top + 1.3),
-        xlim=(-1.6, 2.7),
+        xlim=(-1.2, 2.7),
     )
     axes.set_xticks([])
     axes.set_yticks([])
     return figure
 
 
+@_in_style
 def fig6(hessian: xr.Dataset) -> Figure:
     """Fig. 6: (a) histogram of all eigenvalues of Eq. (44); (b) the leading thirty."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 2.7))
-        left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(6.8, 2.7))
+    left, right = figure.subplots(1, 2)
     eigenvalues = hessian["eigenvalue"].values
     left.hist(eigenvalues, bins=80, color=COLOURS[0], log=True)
     left.set(xlabel="eigenvalue $h_i$", ylabel=f"count, of $P={eigenvalues.size}$")
@@ -163,6 +168,7 @@ def fig6(hessian: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def exponents(fits: xr.Dataset) -> Figure:
     """Measured exponents of the network against B/η: Eq. (15) says a line of slope 1/h*."""
     figure, axes = _single()
@@ -182,11 +188,11 @@ def exponents(fits: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def residuals(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     """Measured over fitted passage steps in the range of the fit: power law and Arrhenius."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 4.6))
-        grid = figure.subplots(2, 2, sharey="row", sharex="row")
+    figure = Figure(figsize=(6.8, 4.6))
+    grid = figure.subplots(2, 2, sharey="row", sharex="row")
     for row, (fits, by, symbol) in zip(
         grid, [(regression, "dimension", "d"), (network, "eta", r"\eta")], strict=True
     ):
@@ -197,6 +203,7 @@ def residuals(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     return figure
 
 
+@_in_style
 def pretraining(*trained: xr.Dataset) -> Figure:
     """Full-data loss against epochs of pre-training, one curve a seed."""
     figure, axes = _single()
@@ -210,9 +217,8 @@ def pretraining(*trained: xr.Dataset) -> Figure:
 
 
 def _single() -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure()
-        return figure, figure.subplots()
+    figure = Figure()
+    return figure, figure.subplots()
 
 
 def _points(

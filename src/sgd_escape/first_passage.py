@@ -59,8 +59,8 @@ def first_passage(
     level, so those not passed before are passed at that step, and the run counts as diverged.
 
     `blocks_at_once` is how often control returns here; like the order and number of `runs`, it
-    changes no result. Raises `SgdEscapeError` if `levels` is empty, not increasing, or not above
-    the initial loss, if a run is repeated, or if the initial loss is not finite.
+    changes no result. Raises `SgdEscapeError` if `levels` is empty, not finite, not increasing, or
+    not above the initial loss, if a run is repeated, or if the initial loss is not finite.
     """
     _check(chain, levels, runs, max_steps)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(runs, jnp.uint32))
@@ -88,9 +88,10 @@ def _check(
             f"first passage needs a finite initial loss, but it is {initial_loss}: the starting "
             "weights hold NaN or infinity; make them again"
         )
-    if len(levels) == 0 or np.any(np.diff(levels) <= 0) or not levels[0] > initial_loss:
+    rising = np.diff(np.concatenate([[initial_loss], levels])) > 0
+    if len(levels) == 0 or not (rising.all() and np.isfinite(levels).all()):
         raise SgdEscapeError(
-            "first passage needs increasing loss levels above the initial loss "
+            "first passage needs finite, increasing loss levels above the initial loss "
             f"{initial_loss:.6g}, but got {np.asarray(levels).tolist()}; choose thresholds c > 1"
         )
     if len(runs) == 0 or len(set(runs)) < len(runs):

@@ -78,7 +78,10 @@ def render(
     versions: Mapping[str, str],
     run_times: Sequence[RunTime],
 ) -> str:
-    """The page. `minimum` has the `seed`, `curvature` and `effective_dimension` of Fig. 3(c)."""
+    """The page. `minimum` has the `seed`, `curvature` and `effective_dimension` of Fig. 3(c).
+
+    Raises jinja2's `UndefinedError` if the template asks for anything else.
+    """
     template = Path(template)
     environment = Environment(
         loader=FileSystemLoader(template.parent),
@@ -95,6 +98,7 @@ def render(
         sizes=sizes,
         passage_counts=passage_counts,
         minimum=minimum,
+        level=f"{100 * config['fits']['confidence']:g}\N{NO-BREAK SPACE}%",
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         versions=versions,
         run_times=run_times,

@@ -1,0 +1,253 @@
+"""The pipeline itself, on a study small enough to run several times."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sgd_escape import storage
+
+ROOT = Path(__file__).parents[1]
+STUDY = {
+    "linear_regression": {
+        "stationary": {
+            "n_samples": 200,
+            "learning_rates": [0.1],
+            "batch_sizes": [1, 2],
+            "samples": 100,
+            "interval": 10,
+            "bins": 5,
+            "min_count": 1,
+            "blocks": 10,
+        },
+        "first_passage": {
+            "n_samples": 200,
+            "dimensions": [1, 5, 10],
+            "runs": 5,
+            "max_steps": 5000,
+            "shards": 2,
+            "thresholds": {"max": 2.0, "count": 6},
+            "fit_range": [1.05, 2.0],
+        },
+    },
+    "network": {
+        "n_samples": 100,
+        "hidden_units": 2,
+        "pretraining": {"seeds": [0, 1], "batch_size": 10, "steps": 200},
+        "first_passage": {
+            "learning_rates": [0.02, 0.03, 0.04],
+            "runs": 4,
+            "max_steps": 1000,
+            "shards": 2,
+            "thresholds": {"max": 1.5, "count": 5},
+            "fit_range": [1.05, 1.5],
+        },
+    },
+    "fits": {"resamples": 100},
+}
+MNIST = Path("results/data/mnist.nc")
+ONE_SHARD = {
+    "linear_regression": {"first_passage": {"shards": 1}},
+    "network": {"first_passage": {"shards": 1}},
+}
+
+
+def command(root: Path, folder: Path, *arguments: str, cores: int = 2) -> list[str]:
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")),
+        *("--workflow-profile", str(root / "profiles" / "default")),
+        *("--cores", str(cores), "--directory", str(folder), "--configfile", "study.yaml"),
+        *arguments,
+    ]
+
+
+def snakemake(
+    root: Path, folder: Path, *arguments: str, cores: int = 2
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(root, folder, *arguments, cores=cores),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
+    """A working directory with a study of its own and the data, if some were fetched before."""
+    folder = parent / name
+    folder.mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    if overlays:
+        from sgd_escape.config import merged
+
+        (folder / "study.yaml").write_text(yaml.safe_dump(merged(STUDY, overlays[0])))
+    finished = parent / "finished" / MNIST
+    if finished.exists():
+        (folder / MNIST).parent.mkdir(parents=True)
+        shutil.copy2(finished, folder / MNIST)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The arrays of every file between rules but the shards, as digests."""
+    kinds = {"data": "dataset", "fits": "fit", "stationary": "stationary", "hessian": "hessian"}
+    kinds |= {"stationary_samples": "stationary_samples", "first": "first_passage"}
+    digests = {}
+    for path in sorted(folder.glob("results/*/*.nc")):
+        words = [path.stem, path.parent.name, path.stem.split("_")[0]]
+        kind = next((kinds[word] for word in words if word in kinds), "pretrained")
+        dataset = storage.read(path, kind)
+        digests[str(path.relative_to(folder))] = storage.content_digest(
+            dataset.drop_attrs(deep=False)
+        )
+    return digests
+
+
+def rules_to_run(output: str) -> dict[str, int]:
+    """The job counts of a dry run, without the rule that only collects."""
+    lines = [line.split() for line in output.splitlines()]
+    jobs = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+    jobs.pop("total", None)
+    jobs.pop("all", None)
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow whose files the tests may edit."""
+    copy = tmp_path_factory.mktemp("workflow")
+    for name in ["Snakefile", "config.yaml", "environment.yml"]:
+        shutil.copy2(ROOT / name, copy)
+    for name in ["workflow", "config", "profiles", "src"]:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The whole study, run once with two shards on two cores."""
+    folder = new_folder(tmp_path_factory.mktemp("runs"), "finished")
+    run = snakemake(root, folder)
+    assert run.returncode == 0, run.stderr[-4000:]
+    yield folder
+
+
+def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
+    names = {str(path.relative_to(finished / "results")) for path in finished.glob("results/**/*")}
+    wanted = {"data/mnist.nc", "linear_regression/stationary.nc", "fits/network.nc"}
+    wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
+    wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
+    wanted |= {f"figures/fig{n}.{f}" for n in ["3a", "3b", "3c", "4", "6"] for f in ["pdf", "png"]}
+    wanted |= {"claims.csv", "report.html", "provenance.json", "fits/linear_regression.nc"}
+    assert wanted <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_a_finished_run_has_nothing_to_do(root: Path, finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(root, finished, "-n").stderr
+
+
+def test_deleting_a_figure_runs_one_rule(root: Path, finished: Path) -> None:
+    figure = finished / "results/figures/fig3c.pdf"
+    content = figure.read_bytes()
+    figure.unlink()
+    dry_run = snakemake(root, finished, "-n")
+    assert rules_to_run(dry_run.stdout + dry_run.stderr) == {"figure": 1}
+    assert snakemake(root, finished, "results/figures/fig3c.pdf").returncode == 0
+    assert figure.read_bytes() == content
+
+
+def test_an_edited_module_reruns_exactly_what_imports_it(root: Path, finished: Path) -> None:
+    module = root / "src" / "sgd_escape" / "escape_theory.py"
+    original = module.read_text()
+    module.write_text(original + "\n# edited\n")
+    try:
+        dry_run = snakemake(root, finished, "-n")
+    finally:
+        module.write_text(original)
+    jobs = rules_to_run(dry_run.stdout + dry_run.stderr)
+    assert {"fit_stationary", "fit_linear_regression", "fit_network"} <= set(jobs)
+    assert set(jobs) <= {
+        *("fit_stationary", "fit_linear_regression", "fit_network"),
+        *("figure", "claims", "write_report"),
+    }
+
+
+def test_shards_and_cores_change_no_array(root: Path, finished: Path) -> None:
+    folder = new_folder(finished.parent, "one_shard", ONE_SHARD)
+    run = snakemake(root, folder, cores=1)
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert contents(folder) == contents(finished)
+
+
+@pytest.mark.parametrize("seconds", [7, 20])
+def test_a_killed_run_ends_like_an_undisturbed_one(
+    root: Path, finished: Path, seconds: float
+) -> None:
+    folder = new_folder(finished.parent, f"killed{seconds}")
+    with subprocess.Popen(
+        command(root, folder),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        time.sleep(seconds)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    run = snakemake(root, folder)
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert contents(folder) == contents(finished)
+
+
+def test_a_damaged_intermediate_stops_the_stage_that_reads_it(root: Path, finished: Path) -> None:
+    folder = new_folder(finished.parent, "damaged")
+    source = finished / "results/network/hessian_seed0.nc"
+    shutil.copytree(finished / "results", folder / "results", dirs_exist_ok=True)
+    damaged = folder / source.relative_to(finished)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    run = snakemake(root, folder, "--force", "results/network/reference_seed.json")
+    assert run.returncode != 0
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "hessian_seed0.nc" in errors[0]
+    assert "Delete it and run the same command again" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"sede": 1}, "sede"),
+        ({"network": {"first_passage": {"batch_sizes": [200]}}}, "batch"),
+        ({"linear_regression": {"first_passage": {"thresholds": {"min": 0.9}}}}, "thresholds.min"),
+    ],
+)
+def test_a_wrong_config_stops_before_any_job(
+    root: Path, finished: Path, overlay: dict, message: str
+) -> None:
+    folder = new_folder(finished.parent, f"wrong_{message}", overlay)
+    run = snakemake(root, folder)
+    assert run.returncode != 0
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in run.stderr
+
+
+def test_no_passage_is_an_error_that_says_what_is_known(root: Path, finished: Path) -> None:
+    overlay = {"linear_regression": {"first_passage": {"max_steps": 1, "dimensions": [1]}}}
+    folder = new_folder(finished.parent, "no_passage", overlay)
+    run = snakemake(root, folder, "results/fits/linear_regression.nc")
+    assert run.returncode != 0
+    assert "Raise max_steps" in run.stderr
+    assert not (folder / "results/fits/linear_regression.nc").exists()
