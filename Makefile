@@ -15,7 +15,7 @@ UV ?= uv
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --nolock
 ONE_AT_A_TIME = $(if $(shell command -v flock),flock .)
 
-.PHONY: help reproduce test smoke lint bench lock clean
+.PHONY: help reproduce test smoke lint bench lock clean python
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -63,7 +63,6 @@ build/bench-venv/.installed: | python
 	build/bench-venv/bin/pip install --quiet numpy torch==2.13.0
 	@touch $@
 
-.PHONY: python
 python:
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "error: needed is Python 3.11 or newer with its venv module, but '$(PYTHON)' is not that." \

@@ -14,7 +14,7 @@ from measurement import Contender, medians, report, verdict
 HERE = Path(__file__).parent
 ENGINE = [sys.executable, str(HERE / "contenders.py")]
 PYTORCH = ["build/bench-venv/bin/python", str(HERE / "pytorch_loop.py")]
-FAST = "function space, 1 thread"
+FAST = "function space, threads: 1"
 
 
 def contenders(problem: str) -> list[Contender]:
@@ -25,13 +25,13 @@ def contenders(problem: str) -> list[Contender]:
             for threads in (1, 2)
             for contender in (
                 Contender(
-                    f"JAX, full forward pass, {threads} threads",
-                    [*ENGINE, "full_forward_pass", "1024"],
+                    f"JAX, full forward pass, threads: {threads}",
+                    [*ENGINE, "full_forward_pass", "512"],
                     threads,
                 ),
                 Contender(
-                    f"PyTorch, full forward pass, {threads} threads",
-                    [*PYTORCH, problem, "1000"],
+                    f"PyTorch, full forward pass, threads: {threads}",
+                    [*PYTORCH, problem, "500"],
                     threads,
                 ),
             )

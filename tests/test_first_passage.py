@@ -386,7 +386,7 @@ def test_at_least_one_step_is_needed(max_steps: int) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_start_without_a_finite_loss_is_refused(bad: float) -> None:
-    with pytest.raises(SgdEscapeError, match="finite initial loss, but it is (nan|inf)"):
+    with pytest.raises(SgdEscapeError, match=r"finite initial loss, but it is (nan|inf)"):
         first_passage(
             Script(jnp.asarray([bad, 1.0])),
             WithReplacement(1, 1),

@@ -123,6 +123,7 @@ class FunctionSpaceNetwork:
         learning_rate: float,
     ) -> "FunctionSpaceNetwork":
         """The chain that starts at `network`: two dense layers, one output."""
+        inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
         hidden, output = network
         preactivation = (inputs @ hidden.weight + hidden.bias[None]).T
         residual = apply_network(network, inputs)[:, 0] - labels

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from scipy import stats
 from scipy.special import digamma
 
@@ -80,23 +80,25 @@ class Bootstrap(NamedTuple):
 
         def of_indices(indices: np.ndarray, axis: int) -> np.ndarray:
             taken = np.apply_along_axis(np.bincount, axis, indices, minlength=units)
-            return statistic(taken.astype(float))
+            return np.asarray(statistic(taken.astype(float)))
 
-        result = stats.bootstrap(
-            (np.arange(units),),
-            of_indices,
-            n_resamples=self.resamples,
-            confidence_level=self.confidence,
-            vectorized=True,
-            method="BCa",
-            rng=np.random.default_rng(self.seed),
-        )
-        low, high = result.confidence_interval
-        return Estimate(statistic(np.ones(units)), low, high)
+        # Between infinite values of a statistic the interpolated quantile is infinite or undefined.
+        with np.errstate(invalid="ignore"):
+            result = stats.bootstrap(
+                (np.arange(units),),
+                of_indices,
+                n_resamples=self.resamples,
+                confidence_level=self.confidence,
+                vectorized=True,
+                method="BCa",
+                rng=np.random.default_rng(self.seed),
+            )
+        low, high = map(np.asarray, result.confidence_interval)
+        return Estimate(np.asarray(statistic(np.ones(units))), low, high)
 
 
 def mean_passage_time(
-    events: Int[np.ndarray, " ..."], exposure: Float[np.ndarray, " ..."], confidence: float
+    events: Num[np.ndarray, " ..."], exposure: Num[np.ndarray, " ..."], confidence: float
 ) -> Estimate:
     """Maximum-likelihood mean exposure/events of exponential times under right-censoring.
 
@@ -128,39 +130,45 @@ class Slope(NamedTuple):
 
 def fit_slope(
     feature: Float[np.ndarray, " thresholds"],
-    events: Float[np.ndarray, "... thresholds"],
-    exposure: Float[np.ndarray, "... thresholds"],
+    events: Num[np.ndarray, "*rest thresholds"],
+    exposure: Num[np.ndarray, "*rest thresholds"],
 ) -> Slope:
     """Maximize Σ_c [-D_c log τ_c - E_c/τ_c] for log τ_c = α + β g_c, D events, E exposure.
 
     For given β the best α is log(Σ E_c e^{-β g_c} / Σ D_c). Setting the derivative in β to zero
     says that the mean of g weighted by E_c e^{-β g_c}, which decreases with β, equals the mean of
-    g over the events. All passages at the lowest threshold leave β = ∞.
+    g over the events. All passages at the lowest threshold, or none, leave β = ∞.
     """
-    total = events.sum(-1)
+    total = _total(events)
     target = events @ feature / total
 
     # Within rounding of its limits at slopes of ±60 over the range of g, so the root is bracketed.
     low = np.full(target.shape, -60 / np.ptp(feature))
     high = -low
     for _ in range(80):
-        middle = (low + high) / 2
+        middle = np.asarray((low + high) / 2)
         too_flat = _tilted_mean(feature, exposure, middle) > target
         low, high = np.where(too_flat, middle, low), np.where(too_flat, high, middle)
-    slope = (low + high) / 2
+    slope = np.asarray((low + high) / 2)
     intercept = fit_intercept(feature, events, exposure, slope)
     likelihood = -total * (1 + intercept) - slope * (events @ feature)
-    return Slope(intercept, np.where(target > feature.min(), slope, np.inf), likelihood)
+    bounded = events[..., feature > feature.min()].any(-1)
+    return Slope(intercept, np.where(bounded, slope, np.inf), likelihood)
+
+
+def _total(events: np.ndarray) -> np.ndarray:
+    # A resample may hold no passage; its likelihood tends to that of a vanishing number.
+    return np.asarray(np.maximum(events.sum(-1), np.finfo(float).eps))
 
 
 def fit_intercept(
     feature: Float[np.ndarray, " thresholds"],
-    events: Float[np.ndarray, "*rest thresholds"],
-    exposure: Float[np.ndarray, "*rest thresholds"],
-    slope: Float[np.ndarray, "*rest"] | float,
+    events: Num[np.ndarray, "*rest thresholds"],
+    exposure: Num[np.ndarray, "*rest thresholds"],
+    slope: np.ndarray | float,
 ) -> np.ndarray:
     """The most likely α = log(Σ E_c e^{-β g_c} / Σ D_c) at a given slope β."""
-    return np.asarray(np.log(_tilt(feature, exposure, slope).sum(-1) / events.sum(-1)))
+    return np.asarray(np.log(_tilt(feature, exposure, slope).sum(-1) / _total(events)))
 
 
 def _tilt(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray | float) -> np.ndarray:
@@ -175,7 +183,7 @@ def _tilted_mean(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray) -
 def fit_model(passages: Passages, model: str, bootstrap: Bootstrap) -> tuple[Slope, Estimate]:
     """Slope β of one of `FEATURES` with its interval over whole runs.
 
-    Raises `SgdEscapeError` if fewer than two thresholds were passed by any run.
+    Raises `SgdEscapeError` if fewer than two runs passed more than the lowest threshold.
     """
     _check_passages(passages)
     feature = FEATURES[model](passages.loss_ratio)
@@ -190,13 +198,16 @@ def fit_model(passages: Passages, model: str, bootstrap: Bootstrap) -> tuple[Slo
 
 def _check_passages(passages: Passages) -> None:
     passed = passages.events.sum(0)
-    if np.count_nonzero(passed) >= 2:
+    above_lowest = np.count_nonzero(passages.events[:, 1:].any(axis=1))
+    # The bootstrap leaves each run out in turn, so the slope must not hang on a single one.
+    if above_lowest >= 2:
         return
     lowest = passages.loss_ratio[0]
     bound = mean_passage_time(passed[:1], passages.exposure.sum(0)[:1], 0.95).low[0]
     raise SgdEscapeError(
-        f"a slope needs two thresholds that some run passed, but of the {len(passages.events)} "
-        f"runs {passed[0]} passed c = {lowest:.4g} and none passed the next, within "
+        "a slope with an interval needs two runs that passed more than the lowest threshold, but "
+        f"of the {len(passages.events)} runs {passed[0]} passed c = {lowest:.4g} and "
+        f"{above_lowest} passed the next, within "
         f"{passages.exposure.max()} steps (at c = {lowest:.4g} the mean passage time is only "
         f"known to exceed {bound:.3g} steps, 95 %). Raise max_steps or lower thresholds.max "
         "and fit_range"
@@ -251,8 +262,8 @@ def fit_line(
     )
 
 
-def _gaussian(value: np.ndarray, half_width: np.ndarray) -> Estimate:
-    return Estimate(value, value - half_width, value + half_width)
+def _gaussian(value: np.ndarray | float, half_width: np.ndarray | float) -> Estimate:
+    return Estimate(*map(np.asarray, (value, value - half_width, value + half_width)))
 
 
 class Outliers(NamedTuple):
@@ -294,7 +305,7 @@ def stationary_exponent_likelihood(
     block_mean = log_loss_ratio.mean(1)
 
     def exponent(taken: np.ndarray) -> np.ndarray:
-        return _invert_mean(taken @ block_mean / taken.sum(-1))
+        return _invert_mean(np.asarray(taken @ block_mean / taken.sum(-1)))
 
     return bootstrap(exponent, len(block_mean))
 
@@ -322,13 +333,14 @@ def stationary_exponent_histogram(
     The histogram has equal bins over the central 99.9 % of the samples; bins with at least
     `min_count` samples enter, weighted by their count, the inverse variance of a log count.
     """
-    edges = np.linspace(*np.quantile(theta, [0.0005, 0.9995]), bins + 1)
+    low, high = np.quantile(theta, [0.0005, 0.9995])
+    edges = np.linspace(low, high, bins + 1)
     counts = np.stack([np.histogram(block, edges)[0] for block in theta])
     kept = counts.sum(0) >= min_count
     log_level = log_loss((edges[1:] + edges[:-1])[kept] / 2)
 
     def exponent(taken: np.ndarray) -> np.ndarray:
-        return -_weighted_slope(log_level, taken @ counts[:, kept])
+        return np.asarray(-_weighted_slope(log_level, taken @ counts[:, kept]))
 
     return bootstrap(exponent, len(theta))
 

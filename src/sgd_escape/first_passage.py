@@ -114,7 +114,7 @@ def _start(chain: Chain, n_runs: int, n_levels: int) -> _Progress:
         run=jnp.minimum(lanes, n_runs),
         block=jnp.zeros_like(lanes),
         state=state,
-        next_run=jnp.asarray(chain.lanes),
+        next_run=jnp.asarray(chain.lanes, jnp.int64),
         first_passage_step=jnp.zeros((n_runs, n_levels), jnp.int64),
         observed_steps=jnp.zeros(n_runs, jnp.int64),
         diverged=jnp.zeros(n_runs, bool),

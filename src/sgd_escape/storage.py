@@ -120,6 +120,37 @@ KINDS: dict[str, FileKind] = {
 }
 
 
+# What a variable is, and its unit; its bounds <name>_low and <name>_high share the unit.
+LABELS: dict[str, tuple[str, str]] = {
+    "image": ("pixel intensity", "1/255"),
+    "label": ("class", "1"),
+    "theta": ("parameter of linear regression", "1"),
+    "eta": ("learning rate", "1"),
+    "batch_size": ("mini-batch size B", "examples"),
+    "n_samples": ("size N of the training set", "examples"),
+    "dimension": ("dimension d of the parameter", "1"),
+    "threshold": ("loss ratio c = L(theta_s)/L(theta*)", "1"),
+    "first_passage_step": ("first step with loss above c L(theta*); 0 = censored", "steps"),
+    "observed_steps": ("steps that a run was watched", "steps"),
+    "max_steps": ("step at which a run is censored", "steps"),
+    "diverged": ("loss became infinite or NaN", "1"),
+    "initial_loss": ("loss L(theta*) at the start", "1"),
+    "training_loss": ("loss over all examples after an epoch", "1"),
+    "loss": ("loss over all examples", "1"),
+    "eigenvalue": ("eigenvalue of the Hessian, Eq. (44)", "1"),
+    "effective_dimension": ("effective dimension n, Eq. (45)", "1"),
+    "gap_dimension": ("eigenvalues before the largest relative gap", "1"),
+    "threshold_dimension": ("eigenvalues above a fraction of the largest", "1"),
+    "exponent": ("fitted exponent", "1"),
+    "exponent_likelihood": ("exponent by maximum likelihood", "1"),
+    "predicted_exponent": ("exponent of Eq. (15) or (17)", "1"),
+    "mean_first_passage_step": ("mean first-passage step", "steps"),
+    "exact_first_passage_step": ("mean first-passage step of Eq. (12), exact", "steps"),
+    "events": ("runs that passed", "runs"),
+    "censored": ("runs that did not pass", "runs"),
+}
+
+
 def write(dataset: xr.Dataset, path: str | Path, kind: str) -> None:
     """Write a dataset as NetCDF, whole or not at all; the same dataset gives the same bytes.
 
@@ -128,7 +159,7 @@ def write(dataset: xr.Dataset, path: str | Path, kind: str) -> None:
     file that stood there before is then untouched.
     """
     path = Path(path)
-    stored = _with_flags_as_int8(dataset, KINDS[kind]).drop_encoding()
+    stored = _labelled(_with_flags_as_int8(dataset, KINDS[kind]).drop_encoding())
     faults = _faults(stored, KINDS[kind])
     if faults:
         raise SgdEscapeError(
@@ -316,6 +347,19 @@ def _encoding(variable: xr.Variable) -> dict[str, Any]:
         "shuffle": True,
         "chunksizes": (rows, *variable.shape[1:]),
     }
+
+
+def _labelled(dataset: xr.Dataset) -> xr.Dataset:
+    labelled = dataset.copy()
+    for name in map(str, dataset.variables):
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if stem in LABELS:
+            long_name, units = LABELS[stem]
+            bound = name.removeprefix(stem).replace("_", ", ").replace("low", "lower bound")
+            bound = bound.replace("high", "upper bound")
+            label = {"long_name": long_name + bound, "units": units}
+            labelled[name].attrs = label | labelled[name].attrs
+    return labelled
 
 
 def _with_flags_as_int8(dataset: xr.Dataset, kind: FileKind) -> xr.Dataset:
