@@ -11,9 +11,7 @@ CORES ?= 2
 PYTHON ?= python3
 UV ?= uv
 
-# Snakemake's own lock outlives a kill and then refuses to run; the kernel's dies with its holder.
-SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --nolock
-ONE_AT_A_TIME = $(if $(shell command -v flock),flock .)
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 .PHONY: help reproduce test smoke lint bench lock clean python
 
@@ -21,7 +19,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 reproduce: .venv/.installed
-	$(ONE_AT_A_TIME) $(SNAKEMAKE)
+	$(SNAKEMAKE)
 
 test: .venv/.installed
 	.venv/bin/pytest

@@ -31,13 +31,17 @@ onstart:
     try:
         fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit("error: another run is at work in this folder; wait for it or stop it first")
+        sys.exit(
+            "error: another run is at work in this folder; wait for it or stop it first"
+        )
 
 
 rule all:
     default_target: True
     input:
-        expand("results/figures/{figure}.{format}", figure=FIGURES, format=["pdf", "png"]),
+        expand(
+            "results/figures/{figure}.{format}", figure=FIGURES, format=["pdf", "png"]
+        ),
         "results/claims.csv",
         "results/report.html",
         "results/provenance.json",

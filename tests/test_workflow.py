@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,8 +62,8 @@ def command(root: Path, folder: Path, *arguments: str, cores: int = 2) -> list[s
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")),
         *("--workflow-profile", str(root / "profiles" / "default")),
-        *("--cores", str(cores), "--directory", str(folder), "--configfile", "study.yaml"),
-        *arguments,
+        *("--cores", str(cores), "--directory", str(folder)),
+        *(*arguments, "--configfile", "study.yaml"),
     ]
 
 
@@ -115,9 +114,7 @@ def rules_to_run(output: str) -> dict[str, int]:
     """The job counts of a dry run, without the rule that only collects."""
     lines = [line.split() for line in output.splitlines()]
     jobs = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
-    jobs.pop("total", None)
-    jobs.pop("all", None)
-    return jobs
+    return {rule: count for rule, count in jobs.items() if rule not in ("all", "total", "jobid:")}
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +129,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole study, run once with two shards on two cores."""
     folder = new_folder(tmp_path_factory.mktemp("runs"), "finished")
     run = snakemake(root, folder)
     assert run.returncode == 0, run.stderr[-4000:]
-    yield folder
+    return folder
 
 
 def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
@@ -152,7 +149,8 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
 
 
 def test_a_finished_run_has_nothing_to_do(root: Path, finished: Path) -> None:
-    assert "Nothing to be done" in snakemake(root, finished, "-n").stderr
+    dry_run = snakemake(root, finished, "-n")
+    assert "Nothing to be done" in dry_run.stdout + dry_run.stderr
 
 
 def test_deleting_a_figure_runs_one_rule(root: Path, finished: Path) -> None:
@@ -201,6 +199,8 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
         start_new_session=True,
     ) as process:
         time.sleep(seconds)
+        second = snakemake(root, folder)
+        assert "another run is at work in this folder" in second.stderr
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     run = snakemake(root, folder)

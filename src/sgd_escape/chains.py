@@ -144,7 +144,10 @@ class FunctionSpaceNetwork:
         preactivation = state.preactivation - (rate * backward) @ self.kernel[batch]
         output_weight = state.output_weight - rate * (jax.nn.relu(active) @ error)
         output_bias = state.output_bias - rate * jnp.sum(error)
-        output = output_weight @ jax.nn.relu(preactivation) + output_bias
+        # Summed unit by unit, the loop over units fuses into one pass over the samples: XLA would
+        # store every ReLU for a matrix product, a tenth of the step's time.
+        output = sum(w * jax.nn.relu(z) for w, z in zip(output_weight, preactivation, strict=True))
+        output = output + output_bias
         return FunctionSpaceState(preactivation, output_weight, output_bias, output - self.labels)
 
     def loss(self, state: FunctionSpaceState) -> Float[Array, ""]:

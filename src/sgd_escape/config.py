@@ -39,7 +39,7 @@ def load_schema(path: str | Path) -> dict[str, Any]:
     return schema
 
 
-def validate(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+def validate(config: Any, schema: Mapping[str, Any]) -> None:
     """Check a whole configuration against the closed schema, then its values with one another.
 
     Raises SgdEscapeError for the first problem in the order of the document: one line with the
@@ -300,12 +300,13 @@ def _large_batches(
 
 
 def _partial_pass(pretraining: Mapping[str, Any], n_samples: int) -> Iterator[Contradiction]:
-    steps_per_pass = n_samples // pretraining["batch_size"]
+    # A batch larger than the data is a contradiction of its own.
+    steps_per_pass = max(n_samples // pretraining["batch_size"], 1)
     if pretraining["sampling"] == "epoch" and pretraining["steps"] % steps_per_pass:
         yield Contradiction(
             ("network", "pretraining", "steps"),
-            f"is {pretraining['steps']}, but must be a multiple of the {steps_per_pass} steps of a pass "
-            "over the training set. Choose a multiple, or another batch_size.",
+            f"is {pretraining['steps']}, but must be a multiple of the {steps_per_pass} steps of a "
+            "pass over the training set. Choose a multiple, or another batch_size.",
         )
 
 

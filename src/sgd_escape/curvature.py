@@ -21,7 +21,8 @@ def jacobian(
     def output(parameters: Float[Array, " parameters"], x: Float[Array, " inputs"]) -> Array:
         return apply_network(unravel(parameters), x[None])[0, 0]
 
-    return jax.vmap(jax.grad(output), (None, 0))(flat, inputs)
+    gradients: Array = jax.vmap(jax.grad(output), (None, 0))(flat, inputs)
+    return gradients
 
 
 def gauss_newton_hessian(
@@ -79,4 +80,4 @@ def threshold_dimension(
     eigenvalues: Float[np.ndarray, " size"], fractions: Float[np.ndarray, " fractions"]
 ) -> np.ndarray:
     """For each fraction, the number of eigenvalues above that fraction of the largest."""
-    return np.count_nonzero(eigenvalues > fractions[:, None] * eigenvalues.max(), axis=1)
+    return np.asarray((eigenvalues > fractions[:, None] * eigenvalues.max()).sum(axis=1))

@@ -4,11 +4,12 @@ Simulations are points with 95 % intervals, the paper's theory is dashed, exact 
 solid lines.
 """
 
-from typing import IO
+from typing import IO, Any
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -16,9 +17,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 # Okabe and Ito's palette, distinct to colour-blind readers; markers tell the series apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE = {
+STYLE: Any = {
     "axes.linewidth": 0.7,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": rcsetup.cycler(color=COLOURS),
     "errorbar.capsize": 0,
     "figure.dpi": 200,
     "figure.figsize": (3.4, 2.7),
@@ -38,9 +39,10 @@ STYLE = {
     "xtick.top": True,
     "ytick.right": True,
 }
-THEORY = {"linestyle": (0, (5, 2.5)), "linewidth": 0.9, "zorder": 1}
+THEORY: dict[str, Any] = {"linestyle": (0, (5, 2.5)), "linewidth": 0.9, "zorder": 1}
+_ROUND_RATIOS = (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
 _in_style = mpl.rc_context(STYLE)
-EXACT = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zorder": 1}
+EXACT: dict[str, Any] = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zorder": 1}
 
 
 @_in_style
@@ -161,7 +163,7 @@ def fig6(hessian: xr.Dataset) -> Figure:
     dimension = float(hessian["effective_dimension"])
     right.axvline(dimension, color=COLOURS[1], **THEORY, label=f"Eq. (45), $n={dimension:.1f}$")
     right.set(xlabel="$i$", ylabel="$h_i$", ylim=(0, None))
-    right.text(0.97, 0.62, f"$h_1={leading[0]:.1f}$", transform=right.transAxes, ha="right")
+    right.annotate(f"$h_1={leading[0]:.1f}$", (1, leading[0]), (6, -3), textcoords="offset points")
     right.legend(loc="upper right")
     for axes, name in zip([left, right], "ab", strict=True):
         axes.set_title(f"({name})", loc="left", fontsize=9)
@@ -266,8 +268,8 @@ def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
         xlabel=r"$c=L(\theta^s)/L(\theta^*)$",
         ylabel=r"mean first-passage step $t_p$",
     )
-    ends = fits["threshold"].values[[0, -1]]
-    _plain_ticks(axes, "x", [c for c in [1, 1.5, 2, 3, 5, 10, 20] if c <= ends[1] * 1.01])
+    largest = fits["threshold"].values[-1]
+    _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= largest])
 
 
 def _line_key(axes: Axes, label: str) -> None:
@@ -309,8 +311,7 @@ def _residual_row(row: np.ndarray, fits: xr.Dataset, by: str, symbol: str) -> No
             _points(axes, threshold[kept], relative.isel(threshold=kept), "ratio", index, label)
         axes.axhline(1, color="0.3", linewidth=0.7)
         axes.set(xscale="log", yscale="log", xlabel="$c$", title=title)
-        _plain_ticks(
-            axes, "x", [c for c in [1.2, 1.5, 2, 3, 5, 10] if threshold[0] <= c <= threshold[-1]]
-        )
+        shown = threshold[kept]
+        _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if shown[0] <= c <= shown[-1]])
     row[0].set_ylabel(r"$t_p$ / fit")
     row[1].legend(ncols=2)

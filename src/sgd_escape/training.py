@@ -65,7 +65,7 @@ def train(
             f"but {steps} steps were asked for; choose a multiple of {batches.steps_per_block}"
         )
     rate = jnp.float32(learning_rate)
-    trained = _train(network, inputs, labels, batches, key, rate, blocks)
+    trained: Trained = _train(network, inputs, labels, batches, key, rate, blocks)
     if not bool(jnp.isfinite(trained.training_loss[-1])):
         raise SgdEscapeError(
             f"training needs a finite loss, but it became {trained.training_loss[-1]} at "

@@ -1,4 +1,5 @@
 import ast
+import json
 import sys
 
 from sgd_escape.config import load_schema, validate
@@ -28,14 +29,21 @@ def local_imports(path):
     """The modules of the package, and of the scripts' folder, that a Python file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names = [
+                node.module,
+                *(f"{node.module}.{alias.name}" for alias in node.names),
+            ]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
             continue
         for name in names:
             package, _, module = name.partition(".")
-            folder, stem = (PACKAGE, module or "__init__") if package == "sgd_escape" else (SCRIPTS, name)
+            folder, stem = (
+                (PACKAGE, module or "__init__")
+                if package == "sgd_escape"
+                else (SCRIPTS, name)
+            )
             if (folder / f"{stem}.py").exists():
                 yield folder / f"{stem}.py"
 
@@ -67,3 +75,9 @@ def shards(folder, case, study):
         f"{folder}/shards/{case}_runs{first}-{last - 1}.nc"
         for first, last in zip(bounds, bounds[1:])
     ]
+
+
+def reference_seed():
+    """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
+    path = checkpoints.choose_reference_seed.get().output[0]
+    return json.loads(Path(path).read_text())["seed"]

@@ -3,17 +3,17 @@ rule download_mnist:
         source=sources("download_mnist.py"),
     output:
         "results/data/mnist.nc",
-    params:
-        data=config["data"],
     log:
         "results/logs/download_mnist.log",
     benchmark:
         "results/benchmarks/download_mnist.tsv"
+    retries: 2
     conda:
         ENVIRONMENT
-    retries: 2
     resources:
         mem_mb=1000,
         runtime=20,
+    params:
+        data=config["data"],
     script:
         "../scripts/download_mnist.py"

@@ -5,7 +5,10 @@ FIGURES = {
     "fig4": lambda: [],
     "fig6": lambda: [f"results/network/hessian_seed{reference_seed()}.nc"],
     "exponents": lambda: ["results/fits/network.nc"],
-    "residuals": lambda: ["results/fits/linear_regression.nc", "results/fits/network.nc"],
+    "residuals": lambda: [
+        "results/fits/linear_regression.nc",
+        "results/fits/network.nc",
+    ],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
     ),
@@ -27,9 +30,9 @@ rule figure:
         "results/logs/figure/{figure}_{format}.log",
     benchmark:
         "results/benchmarks/figure/{figure}_{format}.tsv"
-    conda:
-        ENVIRONMENT
     wildcard_constraints:
         figure="|".join(FIGURES),
+    conda:
+        ENVIRONMENT
     script:
         "../scripts/figure.py"

@@ -4,18 +4,18 @@ rule fit_stationary:
         source=sources("fit_stationary.py"),
     output:
         "results/linear_regression/stationary.nc",
-    params:
-        seed=config["seed"],
-        fits=config["fits"],
-        bins=config["linear_regression"]["stationary"]["bins"],
-        min_count=config["linear_regression"]["stationary"]["min_count"],
-        blocks=config["linear_regression"]["stationary"]["blocks"],
     log:
         "results/logs/fit_stationary.log",
     benchmark:
         "results/benchmarks/fit_stationary.tsv"
     conda:
         ENVIRONMENT
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        bins=config["linear_regression"]["stationary"]["bins"],
+        min_count=config["linear_regression"]["stationary"]["min_count"],
+        blocks=config["linear_regression"]["stationary"]["blocks"],
     script:
         "../scripts/fit_stationary.py"
 
@@ -31,6 +31,12 @@ rule fit_linear_regression:
         source=sources("fit_linear_regression.py"),
     output:
         "results/fits/linear_regression.nc",
+    log:
+        "results/logs/fit_linear_regression.log",
+    benchmark:
+        "results/benchmarks/fit_linear_regression.tsv"
+    conda:
+        ENVIRONMENT
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -38,12 +44,6 @@ rule fit_linear_regression:
         dimensions=REGRESSION["dimensions"],
         learning_rates=REGRESSION["learning_rates"],
         batch_sizes=REGRESSION["batch_sizes"],
-    log:
-        "results/logs/fit_linear_regression.log",
-    benchmark:
-        "results/benchmarks/fit_linear_regression.tsv"
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/fit_linear_regression.py"
 
@@ -60,6 +60,12 @@ rule fit_network:
         source=sources("fit_network.py"),
     output:
         "results/fits/network.nc",
+    log:
+        "results/logs/fit_network.log",
+    benchmark:
+        "results/benchmarks/fit_network.tsv"
+    conda:
+        ENVIRONMENT
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -68,11 +74,5 @@ rule fit_network:
         batch_sizes=NETWORK["first_passage"]["batch_sizes"],
         paper_values=NETWORK["paper_values"],
         reference_seed=lambda wildcards: reference_seed(),
-    log:
-        "results/logs/fit_network.log",
-    benchmark:
-        "results/benchmarks/fit_network.tsv"
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/fit_network.py"

@@ -6,12 +6,6 @@ rule sample_stationary:
         source=sources("sample_stationary.py"),
     output:
         "results/linear_regression/stationary_samples.nc",
-    params:
-        seed=config["seed"],
-        study={
-            key: config["linear_regression"]["stationary"][key]
-            for key in ["n_samples", "learning_rates", "batch_sizes", "samples", "interval"]
-        },
     log:
         "results/logs/sample_stationary.log",
     benchmark:
@@ -21,6 +15,18 @@ rule sample_stationary:
     resources:
         mem_mb=1000,
         runtime=20,
+    params:
+        seed=config["seed"],
+        study={
+            key: config["linear_regression"]["stationary"][key]
+            for key in [
+                "n_samples",
+                "learning_rates",
+                "batch_sizes",
+                "samples",
+                "interval",
+            ]
+        },
     script:
         "../scripts/sample_stationary.py"
 
@@ -30,11 +36,6 @@ rule first_passage_linear_regression:
         source=sources("first_passage_linear_regression.py"),
     output:
         "results/linear_regression/shards/first_passage_d{d}_eta{eta}_B{B}_runs{first}-{last}.nc",
-    params:
-        seed=config["seed"],
-        study={
-            key: REGRESSION[key] for key in ["n_samples", "max_steps", "thresholds", "sampling"]
-        },
     log:
         "results/logs/first_passage_linear_regression/d{d}_eta{eta}_B{B}_runs{first}-{last}.log",
     benchmark:
@@ -44,6 +45,12 @@ rule first_passage_linear_regression:
     resources:
         mem_mb=1000,
         runtime=60,
+    params:
+        seed=config["seed"],
+        study={
+            key: REGRESSION[key]
+            for key in ["n_samples", "max_steps", "thresholds", "sampling"]
+        },
     script:
         "../scripts/first_passage_linear_regression.py"
 

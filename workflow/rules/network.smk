@@ -1,5 +1,3 @@
-import json
-
 NETWORK = config["network"]
 
 
@@ -9,20 +7,24 @@ rule pretrain:
         source=sources("pretrain.py"),
     output:
         "results/network/pretrained_seed{seed}.nc",
-    params:
-        n_samples=NETWORK["n_samples"],
-        hidden_units=NETWORK["hidden_units"],
-        study={key: value for key, value in NETWORK["pretraining"].items() if key != "seeds"},
     log:
         "results/logs/pretrain/seed{seed}.log",
     benchmark:
         "results/benchmarks/pretrain/seed{seed}.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
     resources:
         mem_mb=1500,
         runtime=30,
+    params:
+        n_samples=NETWORK["n_samples"],
+        hidden_units=NETWORK["hidden_units"],
+        study={
+            key: value
+            for key, value in NETWORK["pretraining"].items()
+            if key != "seeds"
+        },
     script:
         "../scripts/pretrain.py"
 
@@ -34,47 +36,44 @@ rule hessian_outliers:
         source=sources("hessian_outliers.py"),
     output:
         "results/network/hessian_seed{seed}.nc",
-    params:
-        n_samples=NETWORK["n_samples"],
-        study=NETWORK["hessian"],
     log:
         "results/logs/hessian_outliers/seed{seed}.log",
     benchmark:
         "results/benchmarks/hessian_outliers/seed{seed}.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
     resources:
         mem_mb=3000,
         runtime=30,
+    params:
+        n_samples=NETWORK["n_samples"],
+        study=NETWORK["hessian"],
     script:
         "../scripts/hessian_outliers.py"
 
 
 checkpoint choose_reference_seed:
     input:
-        expand("results/network/hessian_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]),
+        expand(
+            "results/network/hessian_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
+        ),
         source=sources("choose_reference_seed.py"),
     output:
         "results/network/reference_seed.json",
-    params:
-        seeds=NETWORK["pretraining"]["seeds"],
-        curvature=NETWORK["paper_values"]["curvature"],
     log:
         "results/logs/choose_reference_seed.log",
     benchmark:
         "results/benchmarks/choose_reference_seed.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
+    params:
+        seeds=NETWORK["pretraining"]["seeds"],
+        curvature=NETWORK["paper_values"]["curvature"],
     script:
         "../scripts/choose_reference_seed.py"
-
-
-def reference_seed():
-    """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
-    path = checkpoints.choose_reference_seed.get().output[0]
-    return json.loads(Path(path).read_text())["seed"]
 
 
 rule first_passage_network:
@@ -84,12 +83,6 @@ rule first_passage_network:
         source=sources("first_passage_network.py"),
     output:
         "results/network/shards/first_passage_seed{seed}_eta{eta}_B{B}_runs{first}-{last}.nc",
-    params:
-        seed=config["seed"],
-        n_samples=NETWORK["n_samples"],
-        study={
-            key: NETWORK["first_passage"][key] for key in ["max_steps", "thresholds", "sampling"]
-        },
     log:
         "results/logs/first_passage_network/seed{seed}_eta{eta}_B{B}_runs{first}-{last}.log",
     benchmark:
@@ -99,6 +92,13 @@ rule first_passage_network:
     resources:
         mem_mb=1500,
         runtime=120,
+    params:
+        seed=config["seed"],
+        n_samples=NETWORK["n_samples"],
+        study={
+            key: NETWORK["first_passage"][key]
+            for key in ["max_steps", "thresholds", "sampling"]
+        },
     script:
         "../scripts/first_passage_network.py"
 

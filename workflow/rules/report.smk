@@ -3,14 +3,14 @@ rule provenance:
         source=sources("provenance.py"),
     output:
         "results/provenance.json",
-    params:
-        config=config,
     log:
         "results/logs/provenance.log",
     benchmark:
         "results/benchmarks/provenance.tsv"
     conda:
         ENVIRONMENT
+    params:
+        config=config,
     script:
         "../scripts/provenance.py"
 
@@ -21,24 +21,26 @@ rule claims:
         fit_linear_regression="results/fits/linear_regression.nc",
         fit_network="results/fits/network.nc",
         pretrained=expand(
-            "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
+            "results/network/pretrained_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
         ),
         hessian=expand(
-            "results/network/hessian_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
+            "results/network/hessian_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
         ),
         claims=str(ROOT / "workflow" / "claims.yaml"),
         paper=str(ROOT / "config" / "paper.yaml"),
         source=sources("claims.py"),
     output:
         report("results/claims.csv", caption="../report/claims.rst", category="Claims"),
-    params:
-        config=config,
     log:
         "results/logs/claims.log",
     benchmark:
         "results/benchmarks/claims.tsv"
     conda:
         ENVIRONMENT
+    params:
+        config=config,
     script:
         "../scripts/claims.py"
 
@@ -46,7 +48,9 @@ rule claims:
 rule write_report:
     input:
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
-        captions=expand(str(ROOT / "workflow" / "report" / "{figure}.rst"), figure=FIGURES),
+        captions=expand(
+            str(ROOT / "workflow" / "report" / "{figure}.rst"), figure=FIGURES
+        ),
         claims="results/claims.csv",
         fit_linear_regression="results/fits/linear_regression.nc",
         fit_network="results/fits/network.nc",
@@ -56,14 +60,14 @@ rule write_report:
         source=sources("report.py"),
     output:
         "results/report.html",
-    params:
-        config=config,
-        benchmarks="results/benchmarks",
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
     conda:
         ENVIRONMENT
+    params:
+        config=config,
+        benchmarks="results/benchmarks",
     script:
         "../scripts/report.py"
