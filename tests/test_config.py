@@ -132,14 +132,14 @@ def test_config_yaml_with_an_overlay_is_valid(overlay: Path, config: dict[str, A
         {"set": {"network.first_passage.runs": 4, "network.first_passage.shards": 4}},
         {
             "set": {
-                "network.first_passage.thresholds": {"min": 2.0, "max": 8.0, "count": 3},
-                "network.first_passage.fit_range": [3.9, 8],
+                "network.first_passage.thresholds": {"min": 1.0001, "max": 16.0, "count": 5},
+                "network.first_passage.fit_range": [3.9, 16],
             }
         },
         {
             "set": {
                 "linear_regression.first_passage.thresholds": {"min": 2.0, "max": 8.0, "count": 3},
-                "linear_regression.first_passage.fit_range": [2, 4.1],
+                "linear_regression.first_passage.fit_range": [2, 8],
             }
         },
         {

@@ -277,20 +277,6 @@ def test_fewer_levels_or_more_steps_change_no_passage(
     assert np.array_equal(cut, expected.first_passage_step[:, [0, 2]])
 
 
-def test_a_progress_bar_changes_no_number(
-    chain: LinearRegression,
-    hundred: tuple[Batches, FirstPassage],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    batches, expected = hundred
-    levels = levels_of(chain, 1.05, 1.2, 1.5)
-    found = first_passage(
-        chain, batches, levels, KEY, runs=range(100), max_steps=701, progress_bar=True
-    )
-    assert_same(found, expected)
-    assert "100/100" in capsys.readouterr().err
-
-
 def test_a_network_in_float32_passes_where_its_losses_along_the_batches_do() -> None:
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.normal(size=(N, 5)), jnp.float32)

@@ -351,10 +351,10 @@ def _fit_range_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iter
             f"is [{low}, {high}], but needs the smaller c first and the larger second. "
             "Put them in increasing order.",
         )
-    elif inside < 2:
+    elif inside < 3:
         yield Contradiction(
             path,
             f"is [{low}, {high}] and contains {inside} of the {grid.size} thresholds from "
-            f"{grid[0]:g} to {grid[-1]:g}, but a slope needs at least 2. "
+            f"{grid[0]:g} to {grid[-1]:g}, but telling two laws apart needs at least 3. "
             "Widen it or raise thresholds.count.",
         )

@@ -4,7 +4,8 @@ Simulations are points with 95 % intervals, the paper's theory is dashed, exact 
 solid lines.
 """
 
-from typing import IO, Any
+import io
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -46,10 +47,12 @@ EXACT: dict[str, Any] = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zord
 
 
 @_in_style
-def save(figure: Figure, target: IO[bytes], picture_format: str) -> None:
-    """Write a figure as "pdf" or "png", without the time of writing, so that bytes repeat."""
+def encoded(figure: Figure, picture_format: str) -> bytes:
+    """The file of a figure as "pdf" or "png", without the time of writing: its bytes repeat."""
+    content = io.BytesIO()
     metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[picture_format]
-    figure.savefig(target, format=picture_format, metadata=metadata)
+    figure.savefig(content, format=picture_format, metadata=metadata)
+    return content.getvalue()
 
 
 @_in_style

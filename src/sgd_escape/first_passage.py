@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
-from tqdm import tqdm
 
 from sgd_escape.batches import Batches
 from sgd_escape.chains import Chain
@@ -49,7 +48,6 @@ def first_passage(
     runs: Sequence[int],
     max_steps: int,
     blocks_at_once: int = 64,
-    progress_bar: bool = False,
 ) -> FirstPassage:
     """The first step at which each run's full-data loss exceeds each of the increasing `levels`.
 
@@ -58,20 +56,19 @@ def first_passage(
     levels, at `max_steps`, or when its loss is no longer finite: the overflow lies above every
     level, so those not passed before are passed at that step, and the run counts as diverged.
 
-    `blocks_at_once` is how often control returns here; like the order and number of `runs`, it
-    changes no result. Raises `SgdEscapeError` if `levels` is empty, not finite, not increasing, or
-    not above the initial loss, if a run is repeated, or if the initial loss is not finite.
+    `blocks_at_once` is the number of blocks between two interruptible moments; like the order and
+    number of `runs`, it changes no result. Raises `SgdEscapeError` if `levels` is empty, not
+    finite, not increasing, or not above the initial loss, if a run is repeated, or if the initial
+    loss is not finite.
     """
     _check(chain, levels, runs, max_steps)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(runs, jnp.uint32))
     progress = _start(chain, len(runs), len(levels))
     limit = jnp.asarray(max_steps, jnp.int64)
-    with tqdm(total=len(runs), unit="run", disable=not progress_bar) as bar:
-        while bool(jnp.any(progress.run < len(runs))):
-            progress = _advance(
-                chain, batches, jnp.asarray(levels), keys, limit, progress, blocks_at_once
-            )
-            bar.update(int(jnp.count_nonzero(progress.observed_steps)) - bar.n)
+    while bool(jnp.any(progress.run < len(runs))):
+        progress = _advance(
+            chain, batches, jnp.asarray(levels), keys, limit, progress, blocks_at_once
+        )
     return FirstPassage(
         np.asarray(progress.first_passage_step),
         np.asarray(progress.observed_steps),

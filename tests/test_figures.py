@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from sgd_escape import figures
+
+THRESHOLD = np.array([1.5, 2.0, 3.0])
+
+
+def bounded(name: str, dims: tuple[str, ...], value: np.ndarray) -> dict[str, tuple]:
+    return {
+        name: (dims, value),
+        f"{name}_low": (dims, value * 0.9),
+        f"{name}_high": (dims, value * 1.2),
+    }
+
+
+def fits(**grid: list[float]) -> xr.Dataset:
+    """First-passage fits whose means are exactly c^5 at every point of the grid."""
+    dims, shape = tuple(grid), tuple(map(len, grid.values()))
+    mean = np.broadcast_to(THRESHOLD**5, (*shape, THRESHOLD.size)).copy()
+    one = np.ones(shape)
+    return xr.Dataset(
+        bounded("mean_first_passage_step", (*dims, "threshold"), mean)
+        | bounded("exponent", dims, 5 * one)
+        | bounded("arrhenius_slope", dims, 3 * one)
+        | {
+            "exact_first_passage_step": ((*dims, "threshold"), mean / 2),
+            "intercept": (dims, 0 * one),
+            "arrhenius_intercept": (dims, 0 * one),
+            "predicted_exponent": (dims, 4 * one),
+            "predicted_intercept": (dims, 0.5 * one),
+            "predicted_exponent_paper": (dims, 6 * one),
+            "predicted_intercept_paper": (dims, -0.5 * one),
+            "fit_low": (dims, 2.0 * one),
+            "fit_high": (dims, 3.0 * one),
+            "curvature": 70.0,
+            "effective_dimension": 15.0,
+        },
+        {"threshold": THRESHOLD, **grid},
+    )
+
+
+REGRESSION = fits(dimension=[1, 5], eta=[0.1], batch_size=[1])
+NETWORK = fits(eta=[0.006, 0.009, 0.015], batch_size=[10])
+
+
+def stationary() -> xr.Dataset:
+    dims, exponent = ("eta", "batch_size"), np.array([[11.0, 21.0], [2.0, np.nan]])
+    return xr.Dataset(
+        bounded("exponent", dims, exponent)
+        | bounded("exponent_likelihood", dims, exponent)
+        | {"predicted_exponent": (dims, np.array([[11.0, 21.0], [2.0, 3.0]]))},
+        {"eta": [0.1, 1.0], "batch_size": [1, 2]},
+    )
+
+
+def hessian() -> xr.Dataset:
+    eigenvalue = np.sort(np.geomspace(1e-8, 70, 200))[::-1]
+    return xr.Dataset({"eigenvalue": ("index", eigenvalue), "effective_dimension": 3.2})
+
+
+def trained(seed: int) -> xr.Dataset:
+    return xr.Dataset(
+        {"training_loss": ("epoch", np.geomspace(0.3, 0.03, 50))}, attrs={"seed": seed}
+    )
+
+
+DRAWN = {
+    "fig3a": lambda: figures.fig3a(stationary()),
+    "fig3b": lambda: figures.fig3b(REGRESSION),
+    "fig3c": lambda: figures.fig3c(NETWORK),
+    "fig4": figures.fig4,
+    "fig6": lambda: figures.fig6(hessian()),
+    "exponents": lambda: figures.exponents(NETWORK),
+    "residuals": lambda: figures.residuals(REGRESSION, NETWORK),
+    "pretraining": lambda: figures.pretraining(trained(0), trained(1)),
+}
+
+
+def points(figure: Figure, panel: int = 0) -> list[np.ndarray]:
+    """The coordinates of every series with error bars, one array (points, 2) each."""
+    return [bars.lines[0].get_xydata() for bars in figure.axes[panel].containers]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(("picture_format", "magic"), [("pdf", b"%PDF"), ("png", b"\x89PNG")])
+def test_the_same_data_give_the_same_bytes(name: str, picture_format: str, magic: bytes) -> None:
+    first, second = (figures.encoded(DRAWN[name](), picture_format) for _ in range(2))
+    assert first == second
+    assert first.startswith(magic)
+
+
+def test_points_stand_where_the_means_are() -> None:
+    for series in points(figures.fig3c(NETWORK)):
+        np.testing.assert_allclose(series, np.stack([THRESHOLD, THRESHOLD**5], 1))
+
+
+def test_error_bars_end_at_the_bounds() -> None:
+    (bars, *_) = figures.fig3c(NETWORK).axes[0].containers
+    ends = np.array(bars.lines[2][0].get_segments())[..., 1]
+    np.testing.assert_allclose(ends, np.stack([0.9 * THRESHOLD**5, 1.2 * THRESHOLD**5], 1))
+
+
+def test_the_dashed_line_is_equation_15_over_the_range_of_the_fit() -> None:
+    lines = [line for line in figures.fig3c(NETWORK).axes[0].lines if line.get_linestyle() == "--"]
+    drawn = [line.get_xydata() for line in lines if len(line.get_xydata())]
+    assert len(drawn) == NETWORK.sizes["eta"]
+    for line in drawn:
+        np.testing.assert_allclose(line, [[c, np.exp(-0.5) * c**6] for c in [2.0, 3.0]])
+
+
+def test_what_could_not_be_measured_is_not_drawn() -> None:
+    _, _, first_of_eta_one, _ = points(figures.fig3a(stationary()))
+    np.testing.assert_allclose(first_of_eta_one, [[1.0, 2.0]])
+    unreached = NETWORK.copy(deep=True)
+    unreached["mean_first_passage_step"][0, 0, 2] = np.inf
+    assert [len(series) for series in points(figures.fig3c(unreached))] == [2, 3, 3]
+
+
+def test_residuals_of_an_exact_power_law_are_one() -> None:
+    figure = figures.residuals(REGRESSION, NETWORK)
+    for panel in [0, 2]:
+        for series in points(figure, panel):
+            np.testing.assert_allclose(series, [[2.0, 1.0], [3.0, 1.0]])
+    for series in points(figure, 1):
+        np.testing.assert_allclose(series[:, 1], [2**5 / np.exp(3), 3**5 / np.exp(6)])
+
+
+def test_a_figure_leaves_the_style_of_the_session_alone() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.fig4()
+    assert {key: mpl.rcParams[key] for key in figures.STYLE} == {
+        key: before[key] for key in figures.STYLE
+    }
