@@ -35,6 +35,8 @@ def fits(**grid: list[float]) -> xr.Dataset:
             "predicted_intercept_paper": (dims, -0.5 * one),
             "fit_low": (dims, 2.0 * one),
             "fit_high": (dims, 3.0 * one),
+            "paper_curvature": 95.6,
+            "paper_effective_dimension": 9.0,
             "curvature": 70.0,
             "effective_dimension": 15.0,
         },

@@ -248,6 +248,9 @@ def fit_line(
     """Weighted least squares through estimates, along their first axis.
 
     The half-widths of the intervals of `y` are taken as Gaussian; so are the line's intervals.
+    Where the points scatter about the line by more than that, χ² above its degrees of freedom, the
+    line's intervals grow by the root of the ratio. Source: Particle Data Group, Review of Particle
+    Physics, Introduction, 5.2.2.
     """
     quantile = stats.norm.isf((1 - confidence) / 2)
     x = x.reshape(len(x), *[1] * (y.value.ndim - 1)) if x.ndim == 1 else x
@@ -256,9 +259,11 @@ def fit_line(
     determinant = total * (weight * x**2).sum(0) - x_sum**2
     slope = (total * (weight * x * y.value).sum(0) - x_sum * y_sum) / determinant
     intercept = (y_sum - slope * x_sum) / total
+    chi_square = (weight * (y.value - intercept - slope * x) ** 2).sum(0)
+    width = quantile * np.sqrt(np.maximum(1, chi_square / max(len(x) - 2, 1)))
     return Line(
-        _gaussian(intercept, quantile * np.sqrt((weight * x**2).sum(0) / determinant)),
-        _gaussian(slope, quantile * np.sqrt(total / determinant)),
+        _gaussian(intercept, width * np.sqrt((weight * x**2).sum(0) / determinant)),
+        _gaussian(slope, width * np.sqrt(total / determinant)),
     )
 
 

@@ -109,7 +109,7 @@ def fig3c(fits: xr.Dataset) -> Figure:
             label += f", $B={batch_size}$"
         _passage_times(axes, case, index, label, "_paper")
     _passage_axes(axes, fits)
-    _line_key(axes, r"Eq. (15), $h^*=95.6$, $n=9$")
+    _line_key(axes, f"Eq. (15), {_paper_values(fits)}")
     axes.legend()
     return figure
 
@@ -183,7 +183,7 @@ def exponents(fits: xr.Dataset) -> Figure:
     x = np.array([ratio.min() * 0.95, ratio.max() * 1.03])
     own = f"$h_1={float(fits['curvature']):.1f}$, $n={float(fits['effective_dimension']):.1f}$"
     for suffix, colour, label in [
-        ("_paper", COLOURS[1], "paper, $h^*=95.6$, $n=9$"),
+        ("_paper", COLOURS[1], f"paper, {_paper_values(fits)}"),
         ("", COLOURS[2], f"this network, {own}"),
     ]:
         line = np.polyfit(ratio, cases[f"predicted_exponent{suffix}"].values, 1)
@@ -273,6 +273,13 @@ def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
     )
     largest = fits["threshold"].values[-1]
     _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= largest])
+
+
+def _paper_values(fits: xr.Dataset) -> str:
+    curvature, dimension = (
+        float(fits[f"paper_{name}"]) for name in ["curvature", "effective_dimension"]
+    )
+    return f"$h^*={curvature:g}$, $n={dimension:g}$"
 
 
 def _line_key(axes: Axes, label: str) -> None:

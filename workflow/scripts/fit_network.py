@@ -40,6 +40,8 @@ fits = fits.assign(
     bounded("fitted_curvature", fitted.curvature, ("batch_size",))
     | bounded("fitted_effective_dimension", fitted.effective_dimension, ("batch_size",))
     | {
+        "paper_curvature": paper["curvature"],
+        "paper_effective_dimension": paper["effective_dimension"],
         "curvature": curvature,
         "effective_dimension": dimension,
         "seed": params.reference_seed,
