@@ -15,24 +15,29 @@ FIGURES = {
 }
 
 
-rule figure:
-    input:
-        data=lambda wildcards: FIGURES[wildcards.figure](),
-        source=sources("figure.py"),
-    output:
-        report(
-            "results/figures/{figure}.{format}",
-            caption="../report/{figure}.rst",
-            category="Figures",
-            labels={"figure": "{figure}", "format": "{format}"},
-        ),
-    log:
-        "results/logs/figure/{figure}_{format}.log",
-    benchmark:
-        "results/benchmarks/figure/{figure}_{format}.tsv"
-    wildcard_constraints:
-        figure="|".join(FIGURES),
-    conda:
-        ENVIRONMENT
-    script:
-        "../scripts/figure.py"
+# A rule for each, since the path of a caption takes no wildcard.
+for figure, data in FIGURES.items():
+
+    rule:
+        name:
+            f"draw_{figure}"
+        input:
+            data=lambda wildcards, data=data: data(),
+            source=sources("figure.py"),
+        output:
+            report(
+                f"results/figures/{figure}.{{format}}",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure, "format": "{format}"},
+            ),
+        log:
+            f"results/logs/draw_figure/{figure}_{{format}}.log",
+        benchmark:
+            f"results/benchmarks/draw_figure/{figure}_{{format}}.tsv"
+        conda:
+            ENVIRONMENT
+        params:
+            figure=figure,
+        script:
+            "../scripts/figure.py"

@@ -6,7 +6,7 @@ from sgd_escape import figures, storage
 
 KINDS = {"fig3a": "stationary", "fig6": "hessian", "pretraining": "pretrained"}
 
-name, picture_format = snakemake.wildcards.figure, snakemake.wildcards.format
+name, picture_format = snakemake.params.figure, snakemake.wildcards.format
 datasets = [storage.read(path, KINDS.get(name, "fit")) for path in snakemake.input.data]
 picture = figures.encoded(getattr(figures, name)(*datasets), picture_format)
 storage.write_bytes_atomically(snakemake.output[0], picture)
