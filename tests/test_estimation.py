@@ -420,8 +420,18 @@ def test_scatter_beyond_the_intervals_widens_those_of_the_line() -> None:
     quantile = stats.norm.ppf(0.975)
     line = fit_line(x, line_estimate(y, quantile * error), 0.95)
     _, covariance = np.polyfit(x, y, 1, w=1 / error, cov=True)
-    half_width = quantile * np.sqrt(covariance[0, 0])
+    half_width = stats.t.ppf(0.975, 6) * np.sqrt(covariance[0, 0])
     assert float(line.slope.high - line.slope.value) == pytest.approx(half_width, rel=1e-10)
+
+
+@pytest.mark.parametrize("points", [4, 5])
+def test_the_line_covers_the_truth_when_its_points_scatter_more_than_they_say(points: int) -> None:
+    rng = np.random.default_rng(points)
+    x = np.linspace(1, 4, points)
+    y = 2 - 3 * x[:, None] + rng.normal(size=(points, 2000))
+    slope = fit_line(x, line_estimate(y, np.full(y.shape, 0.01)), 0.95).slope
+    # Four standard errors of 2000 repetitions.
+    assert abs(np.mean((slope.low < -3) & (slope.high > -3)) - 0.95) < 0.0195
 
 
 def test_lines_run_along_the_first_axis() -> None:
@@ -452,11 +462,22 @@ def test_exponents_on_the_line_of_equation_15_give_its_curvature_and_dimension()
 def test_the_intervals_of_curvature_and_dimension_cover_the_truth() -> None:
     rng = np.random.default_rng(2)
     repetitions = 2000
-    ratio = np.repeat(np.array([[1000.0], [1300.0], [2000.0]]), repetitions, axis=1)
+    ratio = np.repeat(np.linspace(700, 2000, 8)[:, None], repetitions, axis=1)
     exponent = ratio / 80 + 1 - 13 / 2 + 0.5 * rng.normal(size=ratio.shape)
     half_width = np.full(ratio.shape, 0.5 * stats.norm.ppf(0.975))
     found = curvature_and_dimension(ratio, line_estimate(exponent, half_width), 0.95)
     for estimate, truth in zip(found, (80, 13), strict=True):
         coverage = np.mean((estimate.low < truth) & (truth < estimate.high))
-        # Four standard errors below; above, what widening three points by their scatter adds.
-        assert 0.95 - 0.0195 < coverage < 0.99
+        # Four standard errors below; above, what widening by the scatter adds.
+        assert 0.95 - 0.0195 < coverage < 0.995
+
+
+@pytest.mark.parametrize("model", ["power_law", "arrhenius"])
+@pytest.mark.parametrize("rise", [1.0, 80.0, 200.0])
+def test_no_slope_is_too_steep_to_be_found(model: str, rise: float) -> None:
+    """`rise` is how far log τ grows over the thresholds."""
+    feature = FEATURES[model](np.linspace(9.5, 10, 6))
+    slope = rise / np.ptp(feature)
+    events = np.array([100.0, 90, 50, 20, 3, 1])
+    exposure = events * np.exp(slope * (feature - feature[0]))
+    assert float(fit_slope(feature, events, exposure).slope) == pytest.approx(slope, rel=1e-9)

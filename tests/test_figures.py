@@ -29,6 +29,7 @@ def fits(**grid: list[float]) -> xr.Dataset:
             "exact_first_passage_step": ((*dims, "threshold"), mean / 2),
             "intercept": (dims, 0 * one),
             "arrhenius_intercept": (dims, 0 * one),
+            "exponent_above": ((*dims, "threshold"), np.broadcast_to([5, 5, np.nan], mean.shape)),
             "predicted_exponent": (dims, 4 * one),
             "predicted_intercept": (dims, 0.5 * one),
             "predicted_exponent_paper": (dims, 6 * one),
@@ -76,6 +77,7 @@ DRAWN = {
     "fig4": figures.fig4,
     "fig6": lambda: figures.fig6(hessian()),
     "exponents": lambda: figures.exponents(NETWORK),
+    "cutoff": lambda: figures.cutoff(REGRESSION, NETWORK),
     "residuals": lambda: figures.residuals(REGRESSION, NETWORK),
     "pretraining": lambda: figures.pretraining(trained(0), trained(1)),
 }
@@ -138,3 +140,15 @@ def test_a_figure_leaves_the_style_of_the_session_alone() -> None:
     assert {key: mpl.rcParams[key] for key in figures.STYLE} == {
         key: before[key] for key in figures.STYLE
     }
+
+
+def test_more_series_than_colours_can_be_drawn() -> None:
+    many = fits(dimension=list(range(1, 10)), eta=[0.1], batch_size=[1])
+    assert len(points(figures.fig3b(many))) == 9
+
+
+def test_an_unbounded_value_is_left_out_without_a_warning() -> None:
+    unreached = NETWORK.copy(deep=True)
+    for part in ["", "_high"]:
+        unreached[f"mean_first_passage_step{part}"][0, 0, 2] = np.inf
+    assert [len(series) for series in points(figures.fig3c(unreached))] == [2, 3, 3]

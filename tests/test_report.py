@@ -13,11 +13,13 @@ from jinja2 import UndefinedError
 from sgd_escape import SgdEscapeError
 from sgd_escape.claims import Claim
 from sgd_escape.report import (
+    OutlierCount,
     PassageCount,
     RunTime,
     Size,
     collect_run_times,
     compare_sizes,
+    count_outliers,
     count_passages,
     embed_figures,
     group_claims,
@@ -84,6 +86,10 @@ def content() -> dict[str, Any]:
         "figures": embed_figures(dict.fromkeys(names, PNG), captions),
         "sizes": [Size("network.runs", 100, 10), Size("network.hidden_units", 10, 10)],
         "passage_counts": [PassageCount("network", "eta=0.006,B=10", 100, 61, 39, 0)],
+        "outliers": [
+            OutlierCount(0, 64.9, 16.6, 1, {0.01: 52, 0.1: 7}),
+            OutlierCount(1, 70.2, 15.9, 2, {0.01: 50, 0.1: 8}),
+        ],
         "minimum": {"seed": 1, "curvature": 95.1, "effective_dimension": 13.0},
         "config": {"seed": 20, "data": {"folder": "<b>"}, "fits": {"confidence": 0.9}},
         "versions": {"numpy": "2.3.4"},
@@ -241,3 +247,26 @@ def test_run_times_are_summed_by_rule(tmp_path: Path) -> None:
 
 def test_without_benchmarks_there_are_no_run_times(tmp_path: Path) -> None:
     assert collect_run_times(tmp_path / "none") == []
+
+
+def test_the_page_compares_the_estimators_of_the_effective_dimension(
+    content: dict[str, Any],
+) -> None:
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", render(TEMPLATE, **content))
+    start = cells.index("64.9") - 1
+    assert cells[start : start + 6] == ["0", "64.9", "16.6", "1", "52", "7"]
+    assert cells[start + 6 : start + 12] == ["1", "70.2", "15.9", "2", "50", "8"]
+
+
+def test_outliers_are_counted_from_a_hessian_file() -> None:
+    hessian = xr.Dataset(
+        {
+            "eigenvalue": ("index", [50.0, 20.0, 0.1]),
+            "effective_dimension": 1.7,
+            "gap_dimension": 2,
+            "threshold_dimension": ("fraction", [2, 1]),
+        },
+        {"fraction": [0.1, 0.5]},
+        {"seed": 3},
+    )
+    assert count_outliers(hessian) == OutlierCount(3, 50.0, 1.7, 2, {0.1: 2, 0.5: 1})

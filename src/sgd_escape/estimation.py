@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import stats
-from scipy.special import digamma
+from scipy.special import digamma, logsumexp, softmax
 
 from sgd_escape.errors import SgdEscapeError
 
@@ -142,14 +142,13 @@ def fit_slope(
     total = _total(events)
     target = events @ feature / total
 
-    # Within rounding of its limits at slopes of ±60 over the range of g, so the root is bracketed.
-    low = np.full(target.shape, -60 / np.ptp(feature))
-    high = -low
-    for _ in range(80):
-        middle = np.asarray((low + high) / 2)
-        too_flat = _tilted_mean(feature, exposure, middle) > target
+    # Bisection in u, where β = sinh(u)/range of g, reaches every slope that a float can hold.
+    low, high = np.full(target.shape, -40.0), np.full(target.shape, 40.0)
+    for _ in range(100):
+        middle = (low + high) / 2
+        too_flat = _tilted_mean(feature, exposure, np.sinh(middle) / np.ptp(feature)) > target
         low, high = np.where(too_flat, middle, low), np.where(too_flat, high, middle)
-    slope = np.asarray((low + high) / 2)
+    slope = np.asarray(np.sinh(middle) / np.ptp(feature))
     intercept = fit_intercept(feature, events, exposure, slope)
     likelihood = -total * (1 + intercept) - slope * (events @ feature)
     bounded = events[..., feature > feature.min()].any(-1)
@@ -168,16 +167,18 @@ def fit_intercept(
     slope: np.ndarray | float,
 ) -> np.ndarray:
     """The most likely α = log(Σ E_c e^{-β g_c} / Σ D_c) at a given slope β."""
-    return np.asarray(np.log(_tilt(feature, exposure, slope).sum(-1) / _total(events)))
+    log_tilt = _log_tilt(feature, exposure, slope)
+    return np.asarray(logsumexp(log_tilt, axis=-1) - np.log(_total(events)))
 
 
-def _tilt(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray | float) -> np.ndarray:
-    return np.asarray(exposure * np.exp(-np.multiply.outer(slope, feature)))
+def _log_tilt(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray | float) -> np.ndarray:
+    return np.asarray(np.log(exposure) - np.multiply.outer(slope, feature))
 
 
-def _tilted_mean(feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    weight = _tilt(feature, exposure, slope)
-    return np.asarray(weight @ feature / weight.sum(-1))
+def _tilted_mean(
+    feature: np.ndarray, exposure: np.ndarray, slope: np.ndarray | float
+) -> np.ndarray:
+    return np.asarray(softmax(_log_tilt(feature, exposure, slope), axis=-1) @ feature)
 
 
 def fit_model(passages: Passages, model: str, bootstrap: Bootstrap) -> tuple[Slope, Estimate]:
@@ -248,9 +249,8 @@ def fit_line(
     """Weighted least squares through estimates, along their first axis.
 
     The half-widths of the intervals of `y` are taken as Gaussian; so are the line's intervals.
-    Where the points scatter about the line by more than that, χ² above its degrees of freedom, the
-    line's intervals grow by the root of the ratio. Source: Particle Data Group, Review of Particle
-    Physics, Introduction, 5.2.2.
+    Where the points scatter about the line by more than that, χ² above its degrees of freedom ν,
+    the scatter itself gives the intervals, with the quantile of Student's t for ν.
     """
     quantile = stats.norm.isf((1 - confidence) / 2)
     x = x.reshape(len(x), *[1] * (y.value.ndim - 1)) if x.ndim == 1 else x
@@ -259,8 +259,10 @@ def fit_line(
     determinant = total * (weight * x**2).sum(0) - x_sum**2
     slope = (total * (weight * x * y.value).sum(0) - x_sum * y_sum) / determinant
     intercept = (y_sum - slope * x_sum) / total
-    chi_square = (weight * (y.value - intercept - slope * x) ** 2).sum(0)
-    width = quantile * np.sqrt(np.maximum(1, chi_square / max(len(x) - 2, 1)))
+    freedom = max(len(x) - 2, 1)
+    scatter = np.sqrt((weight * (y.value - intercept - slope * x) ** 2).sum(0) / freedom)
+    student = stats.t.isf((1 - confidence) / 2, freedom)
+    width = np.where(scatter > 1, student * scatter, quantile)
     return Line(
         _gaussian(intercept, width * np.sqrt((weight * x**2).sum(0) / determinant)),
         _gaussian(slope, width * np.sqrt(total / determinant)),

@@ -61,7 +61,7 @@ def fig3a(stationary: xr.Dataset) -> Figure:
     figure, axes = _single()
     batch_size = stationary["batch_size"].values
     for index, eta in enumerate(stationary["eta"].values):
-        row, colour = stationary.sel(eta=eta), COLOURS[index]
+        row, colour = stationary.sel(eta=eta), _colour(index)
         _points(axes, batch_size, row, "exponent", index, rf"$\eta={eta:g}$")
         _points(axes, batch_size * 1.06, row, "exponent_likelihood", index, None, hollow=True)
         axes.plot(batch_size, row["predicted_exponent"], color=colour, **THEORY)
@@ -88,7 +88,7 @@ def fig3b(fits: xr.Dataset) -> Figure:
         _passage_times(axes, case, index, label, "")
         exact = case["exact_first_passage_step"].values
         shown = exact <= np.nanmax(_finite(case["mean_first_passage_step"].values)) * 3
-        axes.plot(fits["threshold"][shown], exact[shown], color=COLOURS[index], **EXACT)
+        axes.plot(fits["threshold"][shown], exact[shown], color=_colour(index), **EXACT)
     _passage_axes(axes, fits)
     _line_key(axes, r"$c^{\,B/(\eta h^*)+1-d/2}$, Eq. (15)")
     axes.plot([], [], color="0.3", **EXACT, label="Eq. (12), exact")
@@ -194,6 +194,30 @@ def exponents(fits: xr.Dataset) -> Figure:
 
 
 @_in_style
+def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
+    """Exponents fitted from a lower end of c upwards, against that end: where is a power law?"""
+    figure = Figure(figsize=(6.8, 2.9))
+    panels = figure.subplots(1, 2)
+    for axes, fits, by, symbol in zip(
+        panels, (regression, network), ("dimension", "eta"), ("d", r"\eta"), strict=True
+    ):
+        cases = _cases(fits)
+        for index in range(cases.sizes["case"]):
+            case = cases.isel(case=index)
+            label = f"${symbol}={case[by].item():g}$"
+            marker = MARKERS[index % len(MARKERS)]
+            drawn = axes.plot(fits["threshold"], case["exponent_above"], marker, label=label)
+            axes.axhline(float(case["predicted_exponent"]), color=drawn[0].get_color(), **THEORY)
+        axes.axvline(float(cases["fit_low"][0]), color="0.6", linewidth=0.7)
+        axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, None))
+        shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
+        _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= shown[-1]])
+        axes.legend(ncols=2)
+    panels[0].set_ylabel("exponent")
+    return figure
+
+
+@_in_style
 def residuals(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     """Measured over fitted passage steps in the range of the fit: power law and Arrhenius."""
     figure = Figure(figsize=(6.8, 4.6))
@@ -226,6 +250,10 @@ def _single() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
 def _points(
     axes: Axes,
     x: np.ndarray,
@@ -238,12 +266,13 @@ def _points(
 ) -> None:
     value, low, high = (fits[f"{name}{part}"].values for part in ["", "_low", "_high"])
     known = np.isfinite(value) & np.isfinite(high)
+    value, low, high = value[known], low[known], high[known]
     axes.errorbar(
         x[known],
-        value[known],
-        np.abs(np.stack([value - low, high - value]))[:, known],
+        value,
+        np.abs([value - low, high - value]),
         fmt=MARKERS[index % len(MARKERS)],
-        color=COLOURS[index % len(COLOURS)],
+        color=_colour(index),
         mfc="white" if hollow else None,
         elinewidth=0.8,
         mew=0.7,
@@ -261,7 +290,7 @@ def _passage_times(axes: Axes, case: xr.Dataset, index: int, label: str, suffix:
     exponent, intercept = (
         float(case[f"predicted_{part}{suffix}"]) for part in ["exponent", "intercept"]
     )
-    axes.plot(line, np.exp(intercept) * line**exponent, color=COLOURS[index], **THEORY)
+    axes.plot(line, np.exp(intercept) * line**exponent, color=_colour(index), **THEORY)
 
 
 def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
@@ -297,10 +326,14 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _residual_row(row: np.ndarray, fits: xr.Dataset, by: str, symbol: str) -> None:
-    cases = fits.stack(
+def _cases(fits: xr.Dataset) -> xr.Dataset:
+    return fits.stack(
         case=[name for name in ["dimension", "eta", "batch_size"] if name in fits.dims]
     )
+
+
+def _residual_row(row: np.ndarray, fits: xr.Dataset, by: str, symbol: str) -> None:
+    cases = _cases(fits)
     threshold = fits["threshold"].values
     models = [
         ("power law", "exponent", "intercept", np.log(threshold)),

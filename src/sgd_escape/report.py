@@ -66,6 +66,16 @@ class RunTime(NamedTuple):
     peak_memory: float
 
 
+class OutlierCount(NamedTuple):
+    """Estimates of the number of outliers for one seed; `above` maps fractions of h₁ to counts."""
+
+    seed: int
+    curvature: float
+    effective_dimension: float
+    gap_dimension: int
+    above: dict[float, int]
+
+
 def render(
     template: str | Path,
     *,
@@ -73,6 +83,7 @@ def render(
     figures: Sequence[Figure],
     sizes: Sequence[Size],
     passage_counts: Sequence[PassageCount],
+    outliers: Sequence[OutlierCount],
     minimum: Mapping[str, float],
     config: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -97,6 +108,7 @@ def render(
         figures=figures,
         sizes=sizes,
         passage_counts=passage_counts,
+        outliers=outliers,
         minimum=minimum,
         level=f"{100 * config['fits']['confidence']:g}\N{NO-BREAK SPACE}%",
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
@@ -177,6 +189,18 @@ def count_passages(study: str, fit: xr.Dataset) -> list[PassageCount]:
         PassageCount(study, label, *(int(point[name]) for name in PassageCount._fields[2:]))
         for label, point in cases(counts.reset_coords(drop=True))
     ]
+
+
+def count_outliers(hessian: xr.Dataset) -> OutlierCount:
+    """The estimators that a Hessian file holds."""
+    fractions, counts = hessian["fraction"].values, hessian["threshold_dimension"].values
+    return OutlierCount(
+        int(hessian.attrs["seed"]),
+        float(hessian["eigenvalue"][0]),
+        float(hessian["effective_dimension"]),
+        int(hessian["gap_dimension"]),
+        {float(f): int(n) for f, n in zip(fractions, counts, strict=True)},
+    )
 
 
 def collect_run_times(folder: str | Path) -> list[RunTime]:

@@ -145,6 +145,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "exponent_likelihood": ("exponent by maximum likelihood", "1"),
     "predicted_exponent": ("exponent of Eq. (15) or (17)", "1"),
     "mean_first_passage_step": ("mean first-passage step", "steps"),
+    "exact_exponent": ("slope of Eq. (12) over the same thresholds", "1"),
+    "exponent_above": ("exponent fitted from this threshold upwards", "1"),
     "exact_first_passage_step": ("mean first-passage step of Eq. (12), exact", "steps"),
     "events": ("runs that passed", "runs"),
     "censored": ("runs that did not pass", "runs"),

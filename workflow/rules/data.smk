@@ -7,7 +7,6 @@ rule download_mnist:
         "results/logs/download_mnist.log",
     benchmark:
         "results/benchmarks/download_mnist.tsv"
-    retries: 2
     conda:
         ENVIRONMENT
     resources:

@@ -9,6 +9,10 @@ FIGURES = {
         "results/fits/linear_regression.nc",
         "results/fits/network.nc",
     ],
+    "cutoff": lambda: [
+        "results/fits/linear_regression.nc",
+        "results/fits/network.nc",
+    ],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
     ),

@@ -1,9 +1,11 @@
 NETWORK = config["network"]
+# Whatever source it came from, its content is the same: fetching it again changes nothing.
+MNIST = ancient("results/data/mnist.nc")
 
 
 rule pretrain:
     input:
-        data="results/data/mnist.nc",
+        data=MNIST,
         source=sources("pretrain.py"),
     output:
         "results/network/pretrained_seed{seed}.nc",
@@ -31,7 +33,7 @@ rule pretrain:
 
 rule hessian_outliers:
     input:
-        data="results/data/mnist.nc",
+        data=MNIST,
         pretrained="results/network/pretrained_seed{seed}.nc",
         source=sources("hessian_outliers.py"),
     output:
@@ -55,7 +57,7 @@ rule hessian_outliers:
 
 checkpoint choose_reference_seed:
     input:
-        expand(
+        hessian=expand(
             "results/network/hessian_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],
         ),
@@ -78,7 +80,7 @@ checkpoint choose_reference_seed:
 
 rule first_passage_network:
     input:
-        data="results/data/mnist.nc",
+        data=MNIST,
         pretrained="results/network/pretrained_seed{seed}.nc",
         source=sources("first_passage_network.py"),
     output:
@@ -105,7 +107,7 @@ rule first_passage_network:
 
 rule gather_network:
     input:
-        lambda wildcards: shards(
+        shards=lambda wildcards: shards(
             "results/network",
             "first_passage_seed{seed}_eta{eta}_B{B}".format_map(wildcards),
             NETWORK["first_passage"],

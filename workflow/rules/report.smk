@@ -1,5 +1,10 @@
+# After everything that it tells the origin of, so that a later run with other versions shows.
 rule provenance:
     input:
+        results=[
+            "results/claims.csv",
+            *expand("results/figures/{figure}.png", figure=FIGURES),
+        ],
         source=sources("provenance.py"),
     output:
         "results/provenance.json",
@@ -54,6 +59,10 @@ rule write_report:
         claims="results/claims.csv",
         fit_linear_regression="results/fits/linear_regression.nc",
         fit_network="results/fits/network.nc",
+        hessian=expand(
+            "results/network/hessian_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
+        ),
         paper=str(ROOT / "config" / "paper.yaml"),
         template=str(ROOT / "workflow" / "report" / "report.html.jinja2"),
         provenance="results/provenance.json",

@@ -8,7 +8,7 @@ from sgd_escape import storage
 
 seeds = snakemake.params.seeds
 leading = [
-    float(storage.read(path, "hessian")["eigenvalue"][0]) for path in snakemake.input[: len(seeds)]
+    float(storage.read(path, "hessian")["eigenvalue"][0]) for path in snakemake.input.hessian
 ]
 distance = {
     seed: abs(value - snakemake.params.curvature)

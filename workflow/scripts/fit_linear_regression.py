@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from fits import bounded, fit_case
+from fits import bounded, exact_case, fit_case
 
 from sgd_escape import storage
 from sgd_escape.estimation import Bootstrap, Estimate, fit_line
@@ -14,16 +14,19 @@ from sgd_escape.estimation import Bootstrap, Estimate, fit_line
 params = snakemake.params
 bootstrap = Bootstrap(**params.fits, seed=params.seed)
 grid = [params.dimensions, [float(eta) for eta in params.learning_rates], params.batch_sizes]
+
+
+def one_case(path, dimension, eta, batch_size):
+    record = storage.read(path, "first_passage")
+    fit = fit_case(record, params.fit_range, bootstrap, {"": (1.0, dimension)})
+    exact = exact_case(record, params.fit_range, dimension)
+    point = {"dimension": [dimension], "eta": [eta], "batch_size": [batch_size]}
+    return fit.merge(exact).expand_dims(point)
+
+
 cases = [
-    fit_case(
-        storage.read(path, "first_passage"),
-        params.fit_range,
-        bootstrap,
-        {"": (1.0, dimension)},
-    ).expand_dims(dimension=[dimension], eta=[eta], batch_size=[batch_size])
-    for path, (dimension, eta, batch_size) in zip(
-        snakemake.input.first_passage, product(*grid), strict=True
-    )
+    one_case(path, *point)
+    for path, point in zip(snakemake.input.first_passage, product(*grid), strict=True)
 ]
 fits = xr.combine_by_coords(cases, combine_attrs="drop")
 if len(params.dimensions) > 2:

@@ -16,33 +16,54 @@ def fit_case(
     """Mean passage steps per threshold, slopes and likelihoods of the models in `fit_range`.
 
     `predictions` holds pairs (h*, n) by the suffix of the variables that they give: the exponent
-    of Eq. (15) with the most likely prefactor. That of suffix "" also gives Eq. (12)'s exact time.
+    of Eq. (15) with the most likely prefactor.
     """
-    passages = Passages.from_steps(
-        record["threshold"].values,
-        record["first_passage_step"].values,
-        record["observed_steps"].values,
-    )
-    eta = float(record["eta"])
-    batch_size = float(record["batch_size"])
-    curvature, dimension = predictions[""]
-    exact = escape_theory.mean_first_passage_time(
-        passages.loss_ratio, escape_theory.temperature(eta, batch_size, curvature), dimension
-    ) / (curvature * eta)
+    passages = _passages(record)
     fitted = passages.within(*fit_range)
+    eta_over_batch = float(record["eta"]) / float(record["batch_size"])
     return xr.Dataset(
-        _per_threshold(passages, exact, bootstrap.confidence)
+        _per_threshold(passages, bootstrap.confidence)
         | _fitted(fitted, bootstrap)
-        | _likelihoods(fitted, exact[passages.inside(*fit_range)])
-        | _predicted(fitted, eta / batch_size, predictions)
+        | _predicted(fitted, eta_over_batch, predictions)
         | {
+            "exponent_above": ("threshold", _exponent_above(passages, fit_range[1])),
             "diverged": int(record["diverged"].sum()),
             "runs": record.sizes["run"],
             "max_steps": int(record["max_steps"]),
             "fit_low": fit_range[0],
             "fit_high": fit_range[1],
         },
-        {"threshold": passages.loss_ratio, "model": [*estimation.FEATURES, "exact"]},
+        {"threshold": passages.loss_ratio, "model": list(estimation.FEATURES)},
+    )
+
+
+def exact_case(record: xr.Dataset, fit_range: tuple[float, float], dimension: int) -> xr.Dataset:
+    """Eq. (12) with H = I in d dimensions, no parameter free.
+
+    Its mean passage steps, its slope over the same thresholds with the same weights (the numbers
+    of passages), and the log-likelihood of the passages under it.
+    """
+    passages = _passages(record)
+    eta = float(record["eta"])
+    temperature = escape_theory.temperature(eta, float(record["batch_size"]), 1.0)
+    steps = escape_theory.mean_first_passage_time(passages.loss_ratio, temperature, dimension) / eta
+    inside, fitted = passages.inside(*fit_range), passages.within(*fit_range)
+    events = fitted.events.sum(0)
+    slope = estimation.fit_slope(np.log(fitted.loss_ratio), events, events * steps[inside]).slope
+    return xr.Dataset(
+        {
+            "exact_first_passage_step": ("threshold", steps),
+            "exact_exponent": float(slope),
+            "exact_log_likelihood": estimation.exact_log_likelihood(fitted, steps[inside]),
+        }
+    )
+
+
+def _passages(record: xr.Dataset) -> Passages:
+    return Passages.from_steps(
+        record["threshold"].values,
+        record["first_passage_step"].values,
+        record["observed_steps"].values,
     )
 
 
@@ -54,25 +75,42 @@ def bounded(name: str, estimate: Estimate, dims: tuple[str, ...] = ()) -> dict[s
     }
 
 
-def _per_threshold(passages: Passages, exact: np.ndarray, confidence: float) -> dict[str, tuple]:
+def _per_threshold(passages: Passages, confidence: float) -> dict[str, tuple]:
     events = passages.events.sum(0)
     mean = estimation.mean_passage_time(events, passages.exposure.sum(0), confidence)
     return bounded("mean_first_passage_step", mean, ("threshold",)) | {
         "events": ("threshold", events),
         "censored": ("threshold", len(passages.events) - events),
-        "exact_first_passage_step": ("threshold", exact),
     }
 
 
 def _fitted(passages: Passages, bootstrap: Bootstrap) -> dict[str, tuple]:
     power, exponent = estimation.fit_model(passages, "power_law", bootstrap)
     arrhenius, slope = estimation.fit_model(passages, "arrhenius", bootstrap)
+    log_likelihood = np.array([power.log_likelihood, arrhenius.log_likelihood])
     return (
         bounded("exponent", exponent)
         | bounded("arrhenius_slope", slope)
         | bounded("log_likelihood_difference", estimation.compare_models(passages, bootstrap))
-        | {"intercept": ((), power.intercept), "arrhenius_intercept": ((), arrhenius.intercept)}
+        | {
+            "intercept": ((), power.intercept),
+            "arrhenius_intercept": ((), arrhenius.intercept),
+            "log_likelihood": ("model", log_likelihood),
+            # Two parameters each.
+            "aic": ("model", 4 - 2 * log_likelihood),
+        }
     )
+
+
+def _exponent_above(passages: Passages, high: float) -> np.ndarray:
+    """The exponent fitted from each threshold up to `high`, where three thresholds were passed."""
+    exponents = np.full(passages.loss_ratio.shape, np.nan)
+    for index, low in enumerate(passages.loss_ratio):
+        part = passages.within(low, high)
+        events, exposure = part.events.sum(0), part.exposure.sum(0)
+        if np.count_nonzero(events) >= 3:
+            exponents[index] = estimation.fit_slope(np.log(part.loss_ratio), events, exposure).slope
+    return exponents
 
 
 def _predicted(
@@ -88,16 +126,3 @@ def _predicted(
         variables[f"predicted_exponent{suffix}"] = exponent
         variables[f"predicted_intercept{suffix}"] = float(intercept)
     return variables
-
-
-def _likelihoods(passages: Passages, exact: np.ndarray) -> dict[str, tuple]:
-    events, exposure = passages.events.sum(0), passages.exposure.sum(0)
-    log_likelihood = [
-        float(estimation.fit_slope(feature(passages.loss_ratio), events, exposure).log_likelihood)
-        for feature in estimation.FEATURES.values()
-    ] + [estimation.exact_log_likelihood(passages, exact)]
-    parameters = np.array([2] * len(estimation.FEATURES) + [0])
-    return {
-        "log_likelihood": ("model", log_likelihood),
-        "aic": ("model", 2 * parameters - 2 * np.array(log_likelihood)),
-    }

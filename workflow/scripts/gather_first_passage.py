@@ -6,9 +6,7 @@ import xarray as xr
 
 from sgd_escape import storage
 
-shards = [
-    storage.read(path, "first_passage") for path in snakemake.input[: -len(snakemake.input.source)]
-]
+shards = [storage.read(path, "first_passage") for path in snakemake.input.shards]
 gathered = xr.concat(
     shards, "run", data_vars="minimal", coords="minimal", compat="equals", join="exact"
 )

@@ -26,6 +26,7 @@ page = report.render(
         *report.count_passages("linear regression", linear_regression),
         *report.count_passages("network", network),
     ],
+    outliers=[report.count_outliers(storage.read(path, "hessian")) for path in files.hessian],
     minimum={name: network[name].item() for name in ["seed", "curvature", "effective_dimension"]},
     config=config,
     versions=json.loads(text["provenance"])["versions"],
