@@ -209,7 +209,8 @@ def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
             drawn = axes.plot(fits["threshold"], case["exponent_above"], marker, label=label)
             axes.axhline(float(case["predicted_exponent"]), color=drawn[0].get_color(), **THEORY)
         axes.axvline(float(cases["fit_low"][0]), color="0.6", linewidth=0.7)
-        axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, None))
+        highest = 1.35 * np.nanmax(cases["exponent_above"])
+        axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, highest))
         shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
         _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= shown[-1]])
         axes.legend(ncols=2)

@@ -48,8 +48,11 @@ def exact_case(record: xr.Dataset, fit_range: tuple[float, float], dimension: in
     temperature = escape_theory.temperature(eta, float(record["batch_size"]), 1.0)
     steps = escape_theory.mean_first_passage_time(passages.loss_ratio, temperature, dimension) / eta
     inside, fitted = passages.inside(*fit_range), passages.within(*fit_range)
-    events = fitted.events.sum(0)
-    slope = estimation.fit_slope(np.log(fitted.loss_ratio), events, events * steps[inside]).slope
+    passed = fitted.events.sum(0)
+    seen = passed > 0
+    slope = estimation.fit_slope(
+        np.log(fitted.loss_ratio[seen]), passed[seen], passed[seen] * steps[inside][seen]
+    ).slope
     return xr.Dataset(
         {
             "exact_first_passage_step": ("threshold", steps),
