@@ -1,5 +1,6 @@
 """The pipeline itself, on a study small enough to run several times."""
 
+import copy
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from sgd_escape import storage
 
@@ -83,11 +85,10 @@ def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
     """A working directory with a study of its own and the data, if some were fetched before."""
     folder = parent / name
     folder.mkdir()
-    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
-    if overlays:
-        from sgd_escape.config import merged
-
-        (folder / "study.yaml").write_text(yaml.safe_dump(merged(STUDY, overlays[0])))
+    study = copy.deepcopy(STUDY)
+    for overlay in overlays:
+        update_config(study, overlay)
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
     finished = parent / "finished" / MNIST
     if finished.exists():
         (folder / MNIST).parent.mkdir(parents=True)

@@ -75,21 +75,6 @@ def flatten(config: Mapping[str, Any]) -> dict[str, object]:
     return flat
 
 
-def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `overlay`, as Snakemake's --configfile does it.
-
-    Mappings merge key by key; everything else, lists too, is replaced. Neither argument changes.
-    """
-    result = dict(base)
-    for key, value in overlay.items():
-        if isinstance(value, Mapping):
-            below = result.get(key)
-            result[key] = merged(below if isinstance(below, Mapping) else {}, value)
-        else:
-            result[key] = value
-    return result
-
-
 def _is_integer(_checker: object, value: object) -> bool:
     # JSON schema takes 100.0 for an integer; range() and file names do not.
     return isinstance(value, int) and not isinstance(value, bool)
