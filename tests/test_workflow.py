@@ -182,7 +182,7 @@ def test_an_edited_module_reruns_exactly_what_imports_it(root: Path, finished: P
     assert {"fit_stationary", "fit_linear_regression", "fit_network"} <= set(jobs)
     assert {rule for rule in jobs if not rule.startswith("draw_")} <= {
         *("fit_stationary", "fit_linear_regression", "fit_network"),
-        *("claims", "write_report"),
+        *("claims", "provenance", "write_report"),
     }
     assert not {"draw_fig4", "draw_fig6", "draw_pretraining"} & set(jobs)
 
