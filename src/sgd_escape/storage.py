@@ -57,6 +57,12 @@ KINDS: dict[str, FileKind] = {
             "label": "uint8 sample",
         }
     ),
+    "color_dataset": FileKind(
+        {
+            "image": "uint8 sample row column channel",
+            "label": "uint8 sample",
+        }
+    ),
     "stationary_samples": FileKind(
         {
             "eta": "float64 eta",

@@ -1,18 +1,20 @@
-rule download_mnist:
+rule download:
     input:
-        source=sources("download_mnist.py"),
+        source=sources("download.py"),
     output:
-        "results/data/mnist.nc",
+        "results/data/{data_set}.nc",
     log:
-        "results/logs/download_mnist.log",
+        "results/logs/download/{data_set}.log",
     benchmark:
-        "results/benchmarks/download_mnist.tsv"
+        "results/benchmarks/download/{data_set}.tsv"
+    wildcard_constraints:
+        data_set="mnist|fashion_mnist|cifar10",
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=20,
     params:
         data=config["data"],
     script:
-        "../scripts/download_mnist.py"
+        "../scripts/download.py"
