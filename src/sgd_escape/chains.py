@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sgd_escape.batches import Batches
-from sgd_escape.networks import Network, apply_network
+from sgd_escape.networks import DenseNetwork, Network, apply_network
 from sgd_escape.training import full_loss, sgd_step
 
 
@@ -117,7 +117,7 @@ class FunctionSpaceNetwork:
     @classmethod
     def from_network(
         cls,
-        network: Network,
+        network: DenseNetwork,
         inputs: Float[Array, "examples inputs"],
         labels: Float[Array, " examples"],
         learning_rate: float,

@@ -1,0 +1,271 @@
+"""The noise of SGD: its strength, its covariance of Eq. (8) and the decoupling of Eq. (7)."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from sgd_escape.errors import SgdEscapeError
+from sgd_escape.losses import PerExampleLoss, output_gradient
+from sgd_escape.networks import Dense, MaxPool, Network, apply_network, forward_pass
+
+Tree = TypeVar("Tree")
+
+
+class NoiseStrength(NamedTuple):
+    """L(θ) and the two terms of the noise strength, over all N examples."""
+
+    loss: float
+    mean_squared_gradient: float
+    squared_mean_gradient: float
+
+    @property
+    def noise_strength(self) -> float:
+        """N = (1/N) Σ_μ |∇ℓ_μ|² - |∇L|², B times the trace of Σ for B ≪ N (section 5.2)."""
+        return self.mean_squared_gradient - self.squared_mean_gradient
+
+
+class _Sums(NamedTuple):
+    loss: Array
+    squared_norm: Array
+    gradient: tuple[tuple[Array, Array], ...]
+
+
+def noise_strength(
+    network: Network,
+    inputs: Float[Array, "examples *inputs"],
+    labels: Float[Array, "examples outputs"],
+    loss: PerExampleLoss,
+    *,
+    examples_at_once: int = 100,
+) -> NoiseStrength:
+    """The noise strength from the inputs and errors of the layers, without per-example gradients.
+
+    Memory is that of `examples_at_once` examples, whatever their number. Sums over chunks are
+    taken in float64, everything else in the precision of the network.
+    """
+    layers = [layer for layer in network if not isinstance(layer, MaxPool)]
+    sums = _Sums(
+        jnp.zeros(()),
+        jnp.zeros(()),
+        tuple((jnp.zeros(a.weight.size), jnp.zeros(a.bias.size)) for a in layers),
+    )
+    for rows in _chunks(len(inputs), examples_at_once):
+        sums = _add_chunk(loss, sums, network, inputs[rows], labels[rows])
+    mean = jax.tree.map(lambda total: np.asarray(total) / len(inputs), sums)
+    squared_mean = sum(float(np.sum(g**2)) for g in jax.tree.leaves(mean.gradient))
+    return NoiseStrength(float(mean.loss), float(mean.squared_norm), squared_mean)
+
+
+def trace_factor(
+    network: Network, inputs: Float[Array, "examples *inputs"], *, examples_at_once: int = 100
+) -> float:
+    """(1/N) Σ_μ Σ_k |∇f_k(θ, x_μ)|², the trace of (1/N) Σ_μ C_f^(μ), summed over the outputs k.
+
+    With one output it is the factor of section 5.2 in N ≈ 2L × (1/N) Σ ∇fᵀ∇f. With K outputs whose
+    residuals are uncorrelated and equally large, that factor is 1/K of the sum returned here.
+    """
+    chunks = _chunks(len(inputs), examples_at_once)
+    return sum(float(_trace(network, inputs[rows])) for rows in chunks) / len(inputs)
+
+
+def squared_gradient_norms(
+    layer_inputs: Float[Array, "examples positions fan_in"],
+    errors: Float[Array, "examples positions outputs"],
+) -> Float[Array, " examples"]:
+    """|∂ℓ_μ/∂W|² + |∂ℓ_μ/∂b|² of one layer, from its inputs a and back-propagated errors δ.
+
+    |Σ_p a_p δ_pᵀ|² is taken from that sum or from the Gram matrices of the positions,
+    Σ_pq (a_p·a_q)(δ_p·δ_q), whichever is smaller; for one position it is |a|² |δ|².
+    """
+    return _norms_and_sum(layer_inputs, errors)[0]
+
+
+@partial(jax.jit, static_argnames="loss", donate_argnames="sums")
+def _add_chunk(
+    loss: PerExampleLoss, sums: _Sums, network: Network, inputs: Array, labels: Array
+) -> _Sums:
+    passed = forward_pass(network, inputs)
+    errors = passed.back_propagate(output_gradient(loss, passed.outputs, labels))
+    squared_norm, gradient = sums.squared_norm, []
+    for a, delta, (weight, bias) in zip(passed.layer_inputs, errors, sums.gradient, strict=True):
+        norms, weight_sum = _norms_and_sum(a, delta)
+        squared_norm = squared_norm + jnp.sum(norms, dtype=jnp.float64)
+        gradient.append((weight + weight_sum.reshape(-1), bias + jnp.sum(delta, axis=(0, 1))))
+    total = sums.loss + jnp.sum(loss(passed.outputs, labels), dtype=jnp.float64)
+    return _Sums(total, squared_norm, tuple(gradient))
+
+
+@jax.jit
+def _trace(network: Network, inputs: Array) -> Array:
+    passed = forward_pass(network, inputs)
+
+    def of_one_output(direction: Array) -> Array:
+        errors = passed.back_propagate(jnp.broadcast_to(direction[None], passed.outputs.shape))
+        norms = map(squared_gradient_norms, passed.layer_inputs, errors)
+        return jnp.sum(jnp.stack(list(norms)), dtype=jnp.float64)
+
+    outputs = passed.outputs.shape[-1]
+    return jnp.sum(jax.lax.map(of_one_output, jnp.eye(outputs, dtype=passed.outputs.dtype)))
+
+
+def _norms_and_sum(layer_inputs: Array, errors: Array) -> tuple[Array, Array]:
+    """The squared norms of the examples' gradients, and the sum of their weights' gradients."""
+    (_, positions, fan_in), outputs = layer_inputs.shape, errors.shape[-1]
+    bias = jnp.sum(jnp.sum(errors, axis=1) ** 2, axis=-1)
+    if positions * (fan_in + outputs) < fan_in * outputs:
+        gram = _gram(layer_inputs) * _gram(errors)
+        total = jnp.einsum("npi,npo->io", layer_inputs, errors)
+        return jnp.sum(gram, axis=(1, 2)) + bias, total
+    gradient = jnp.einsum("npi,npo->nio", layer_inputs, errors)
+    return jnp.sum(gradient**2, axis=(1, 2)) + bias, jnp.sum(gradient, axis=0)
+
+
+def _gram(values: Array) -> Array:
+    return jnp.einsum("npi,nqi->npq", values, values)
+
+
+def noise_covariance(
+    network: Network,
+    inputs: Float[Array, "examples *inputs"],
+    labels: Float[Array, "examples outputs"],
+    loss: PerExampleLoss,
+    batch_size: int,
+    *,
+    replacement: bool,
+    examples_at_once: int = 2000,
+) -> Float[np.ndarray, "parameters parameters"]:
+    """Σ of Eq. (8), the covariance of a mini-batch's gradient, in float64.
+
+    Without replacement Σ = (1/B) (N - B)/(N - 1) [(1/N) Σ_μ ∇ℓ_μ ∇ℓ_μᵀ - ∇L ∇Lᵀ]. With replacement
+    the factor (N - B)/(N - 1) is absent, which is also the form of Eq. (8) for B ≪ N. Ordered as
+    `ravel_pytree` orders the network; for networks whose P × P matrix fits into memory.
+    Raises `SgdEscapeError` if a batch without replacement cannot be drawn from the examples.
+    """
+    n_samples = len(inputs)
+    if not replacement and not 1 <= batch_size <= n_samples:
+        raise SgdEscapeError(
+            f"batches without replacement need a size from 1 to the {n_samples} examples, but it "
+            f"is {batch_size}; change the size or draw with replacement"
+        )
+    network, inputs, labels = _in_float64((network, inputs, labels))
+    parameters = ravel_pytree(network)[0].size
+    second, mean = np.zeros((parameters, parameters)), np.zeros(parameters)
+    for rows in _chunks(n_samples, examples_at_once):
+        gradients = np.asarray(_loss_gradients(loss, network, inputs[rows], labels[rows]))
+        second += gradients.T @ gradients / n_samples
+        mean += gradients.sum(axis=0) / n_samples
+    finite_population = 1 if replacement else (n_samples - batch_size) / max(n_samples - 1, 1)
+    return (second - np.outer(mean, mean)) * (finite_population / batch_size)
+
+
+@partial(jax.jit, static_argnames="loss")
+def _loss_gradients(
+    loss: PerExampleLoss, network: Network, inputs: Array, labels: Array
+) -> Float[Array, "examples parameters"]:
+    flat, unravel = ravel_pytree(network)
+
+    def of_one(parameters: Array, x: Array, y: Array) -> Array:
+        return loss(apply_network(unravel(parameters), x[None]), y[None])[0]
+
+    gradients: Array = jax.vmap(jax.grad(of_one), (None, 0, 0))(flat, inputs, labels)
+    return gradients
+
+
+def output_gram(
+    network: Network, inputs: Float[Array, "examples inputs"]
+) -> Float[np.ndarray, "examples examples"]:
+    """K_μν = ∇f(θ, x_μ)ᵀ∇f(θ, x_ν) = Σ_layers (A Aᵀ)∘(Δ Δᵀ) of dense layers with one output.
+
+    A holds a layer's inputs and a column of ones for the bias, Δ the errors of f. In float64; its
+    memory is three N × N matrices.
+    Raises `SgdEscapeError` for other networks.
+    """
+    outputs = len(network[-1].bias) if isinstance(network[-1], Dense) else 0
+    if outputs != 1 or not all(isinstance(layer, Dense) for layer in network):
+        kinds = ", ".join(type(layer).__name__ for layer in network)
+        raise SgdEscapeError(
+            f"the Gram matrix of ∇f needs dense layers and one output, but the network is {kinds} "
+            f"with {outputs} outputs; use a dense network with one output"
+        )
+    gram = np.zeros((len(inputs), len(inputs)))
+    for a, delta in zip(*_output_errors(*_in_float64((network, inputs))), strict=True):
+        layer_inputs, errors = np.asarray(a)[:, 0], np.asarray(delta)[:, 0]
+        layer_gram = layer_inputs @ layer_inputs.T
+        layer_gram += 1
+        layer_gram *= errors @ errors.T
+        gram += layer_gram
+    return gram
+
+
+@jax.jit
+def _output_errors(network: Network, inputs: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    passed = forward_pass(network, inputs)
+    return passed.layer_inputs, passed.back_propagate(jnp.ones_like(passed.outputs))
+
+
+class Decoupling(NamedTuple):
+    """Both sides of Eq. (7): E = (1/N) Σ ℓ_μ C_f^(μ) and D = (L/N) Σ C_f^(μ).
+
+    N eigenvalues each, descending; the others of the P × P matrices are zero. Those below
+    `rounding_floor`, machine precision times the largest, are rounding and may be negative.
+    """
+
+    eigenvalue_exact: Float[np.ndarray, " examples"]
+    eigenvalue_decoupled: Float[np.ndarray, " examples"]
+    rounding_floor: float
+    relative_distance: float
+    correlation: float
+
+
+def decoupling(
+    gram: Float[np.ndarray, "examples examples"], losses: Float[np.ndarray, " examples"]
+) -> Decoupling:
+    """Eq. (7) tested by the N × N route, from K of `output_gram` and the losses ℓ_μ.
+
+    The nonzero eigenvalues of E and D are those of (1/N) √ℓ K √ℓ and (L/N) K. The relative distance
+    is |E - D| / |E| in the Frobenius norm, where |Σ_μ w_μ C_f^(μ)|² = Σ_μν w_μ K_μν² w_ν. The
+    correlation is that of ℓ_μ with tr C_f^(μ) = K_μμ over the examples.
+    Raises `SgdEscapeError` if a number is not finite, or if every loss is zero.
+    """
+    losses = np.asarray(losses, np.float64)
+    if not (np.isfinite(gram).all() and np.isfinite(losses).all() and losses.any()):
+        raise SgdEscapeError(
+            "the decoupling of Eq. (7) needs finite gradients and finite losses that are not all "
+            "zero, but these are not; train the network again or for fewer epochs"
+        )
+    root = np.sqrt(losses)
+    weighted = gram * (root / len(losses))[:, None]
+    weighted *= root
+    exact = _eigenvalues(weighted)
+    decoupled = _eigenvalues(gram.copy()) * losses.mean() / len(losses)
+    squares, deviation = gram**2, losses - losses.mean()
+    distance = (deviation @ squares @ deviation) / (losses @ squares @ losses)
+    return Decoupling(
+        exact,
+        decoupled,
+        float(np.finfo(np.float64).eps * max(exact[0], decoupled[0])),
+        float(np.sqrt(distance)),
+        float(np.corrcoef(losses, gram.diagonal())[0, 1]),
+    )
+
+
+def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    """Descending; overwrites the matrix, whose transpose LAPACK takes without a copy."""
+    return scipy.linalg.eigvalsh(matrix.T, overwrite_a=True, check_finite=False)[::-1]
+
+
+def _chunks(n_samples: int, examples_at_once: int) -> Iterator[slice]:
+    for start in range(0, n_samples, examples_at_once):
+        yield slice(start, start + examples_at_once)
+
+
+def _in_float64(tree: Tree) -> Tree:
+    widened: Tree = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+    return widened
