@@ -166,7 +166,7 @@ def test_every_table_stands_in_a_box_that_scrolls(content: dict[str, Any]) -> No
     before = [
         elements[i - 1][1].get("class") for i, (tag, _) in enumerate(elements) if tag == "table"
     ]
-    assert len(before) == 7
+    assert len(before) == 8
     assert set(before) == {"table"}
 
 
