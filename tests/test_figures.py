@@ -3,7 +3,8 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgd_escape import figures
+from sgd_escape import figure_style, figures
+from sgd_escape.figure_style import encoded
 
 THRESHOLD = np.array([1.5, 2.0, 3.0])
 
@@ -91,7 +92,7 @@ def points(figure: Figure, panel: int = 0) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize(("picture_format", "magic"), [("pdf", b"%PDF"), ("png", b"\x89PNG")])
 def test_the_same_data_give_the_same_bytes(name: str, picture_format: str, magic: bytes) -> None:
-    first, second = (figures.encoded(DRAWN[name](), picture_format) for _ in range(2))
+    first, second = (encoded(DRAWN[name](), picture_format) for _ in range(2))
     assert first == second
     assert first.startswith(magic)
 
@@ -137,8 +138,8 @@ def test_a_figure_leaves_the_style_of_the_session_alone() -> None:
 
     before = dict(mpl.rcParams)
     figures.fig4()
-    assert {key: mpl.rcParams[key] for key in figures.STYLE} == {
-        key: before[key] for key in figures.STYLE
+    assert {key: mpl.rcParams[key] for key in figure_style.STYLE} == {
+        key: before[key] for key in figure_style.STYLE
     }
 
 

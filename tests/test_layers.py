@@ -19,6 +19,7 @@ LAYERS = [
     {"sources"},
     {"storage", "datasets"},
     {"claims"},
+    {"figure_style"},
     {"figures", "report"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
@@ -34,6 +35,7 @@ WITHOUT_JAX = [
     "datasets",
     "claims",
     "report",
+    "figure_style",
     "figures",
 ]
 

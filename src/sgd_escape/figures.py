@@ -1,82 +1,47 @@
-"""The figures: dataset in, Matplotlib figure out. They draw; they neither read nor estimate.
+"""The figures of the escape: dataset in, Matplotlib figure out. They neither read nor estimate."""
 
-Simulations are points with 95 % intervals, the paper's theory is dashed, exact answers are thin
-solid lines.
-"""
-
-import io
-from typing import Any
-
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
-from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
-# Okabe and Ito's palette, distinct to colour-blind readers; markers tell the series apart in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: Any = {
-    "axes.linewidth": 0.7,
-    "axes.prop_cycle": rcsetup.cycler(color=COLOURS),
-    "errorbar.capsize": 0,
-    "figure.dpi": 200,
-    "figure.figsize": (3.4, 2.7),
-    "figure.constrained_layout.use": True,
-    "font.family": "STIXGeneral",
-    "font.size": 9,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "legend.handlelength": 1.4,
-    "lines.linewidth": 0.9,
-    "lines.markersize": 3.2,
-    "mathtext.fontset": "stix",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "sgd-escape",
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-}
-THEORY: dict[str, Any] = {"linestyle": (0, (5, 2.5)), "linewidth": 0.9, "zorder": 1}
+from sgd_escape.figure_style import (
+    COLOURS,
+    EXACT,
+    MARKERS,
+    THEORY,
+    colour_of,
+    in_style,
+    plain_ticks,
+    points,
+    single,
+)
+
 _ROUND_RATIOS = (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
-_in_style = mpl.rc_context(STYLE)
-EXACT: dict[str, Any] = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zorder": 1}
 
 
-@_in_style
-def encoded(figure: Figure, picture_format: str) -> bytes:
-    """The file of a figure as "pdf" or "png", without the time of writing: its bytes repeat."""
-    content = io.BytesIO()
-    metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[picture_format]
-    figure.savefig(content, format=picture_format, metadata=metadata)
-    return content.getvalue()
-
-
-@_in_style
+@in_style
 def fig3a(stationary: xr.Dataset) -> Figure:
     """Fig. 3(a): exponent φ of the stationary distribution against B, by fit and by Eq. (17)."""
-    figure, axes = _single()
+    figure, axes = single()
     batch_size = stationary["batch_size"].values
     for index, eta in enumerate(stationary["eta"].values):
-        row, colour = stationary.sel(eta=eta), _colour(index)
-        _points(axes, batch_size, row, "exponent", index, rf"$\eta={eta:g}$")
-        _points(axes, batch_size * 1.06, row, "exponent_likelihood", index, None, hollow=True)
+        row, colour = stationary.sel(eta=eta), colour_of(index)
+        points(axes, batch_size, row, "exponent", index, rf"$\eta={eta:g}$")
+        points(axes, batch_size * 1.06, row, "exponent_likelihood", index, None, hollow=True)
         axes.plot(batch_size, row["predicted_exponent"], color=colour, **THEORY)
     axes.plot([], [], color="0.3", **THEORY, label=r"$1+B/(\eta h^*)$, Eq. (17)")
     axes.plot([], [], "o", color="0.3", mfc="white", label="maximum likelihood")
     axes.set(xscale="log", yscale="log", xlabel="$B$", ylabel=r"exponent $\phi$")
-    _plain_ticks(axes, "x", batch_size)
+    plain_ticks(axes, "x", batch_size)
     axes.legend()
     return figure
 
 
-@_in_style
+@in_style
 def fig3b(fits: xr.Dataset) -> Figure:
     """Fig. 3(b): mean first-passage step of linear regression against c, for several d."""
-    figure, axes = _single()
+    figure, axes = single()
     cases = fits.stack(case=["dimension", "eta", "batch_size"])
     several = fits.sizes["eta"] * fits.sizes["batch_size"] > 1
     for index in range(cases.sizes["case"]):
@@ -88,7 +53,7 @@ def fig3b(fits: xr.Dataset) -> Figure:
         _passage_times(axes, case, index, label, "")
         exact = case["exact_first_passage_step"].values
         shown = exact <= np.nanmax(_finite(case["mean_first_passage_step"].values)) * 3
-        axes.plot(fits["threshold"][shown], exact[shown], color=_colour(index), **EXACT)
+        axes.plot(fits["threshold"][shown], exact[shown], color=colour_of(index), **EXACT)
     _passage_axes(axes, fits)
     _line_key(axes, r"$c^{\,B/(\eta h^*)+1-d/2}$, Eq. (15)")
     axes.plot([], [], color="0.3", **EXACT, label="Eq. (12), exact")
@@ -96,10 +61,10 @@ def fig3b(fits: xr.Dataset) -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def fig3c(fits: xr.Dataset) -> Figure:
     """Fig. 3(c): mean first-passage step of the network against c, for several η."""
-    figure, axes = _single()
+    figure, axes = single()
     cases = fits.stack(case=["eta", "batch_size"])
     for index in range(cases.sizes["case"]):
         case = cases.isel(case=index)
@@ -114,10 +79,10 @@ def fig3c(fits: xr.Dataset) -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def fig4() -> Figure:
     """Fig. 4: the escape over a barrier along the most probable path, a schematic."""
-    figure, axes = _single()
+    figure, axes = single()
     position = np.linspace(-0.82, 2.45, 400)
     barrier, crossing = 1.5, 2.25
     potential = position**2 * (3 * barrier - 2 * position)
@@ -153,7 +118,7 @@ def fig4() -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def fig6(hessian: xr.Dataset) -> Figure:
     """Fig. 6: (a) histogram of all eigenvalues of Eq. (44); (b) the leading thirty."""
     figure = Figure(figsize=(6.8, 2.7))
@@ -173,13 +138,13 @@ def fig6(hessian: xr.Dataset) -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def exponents(fits: xr.Dataset) -> Figure:
     """Measured exponents of the network against B/η: Eq. (15) says a line of slope 1/h*."""
-    figure, axes = _single()
+    figure, axes = single()
     cases = fits.stack(case=["eta", "batch_size"])
     ratio = cases["batch_size"].values / cases["eta"].values
-    _points(axes, ratio, cases, "exponent", 0, "measured")
+    points(axes, ratio, cases, "exponent", 0, "measured")
     x = np.array([ratio.min() * 0.95, ratio.max() * 1.03])
     own = f"$h_1={float(fits['curvature']):.1f}$, $n={float(fits['effective_dimension']):.1f}$"
     for suffix, colour, label in [
@@ -193,7 +158,7 @@ def exponents(fits: xr.Dataset) -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     """Exponents fitted from a lower end of c upwards, against that end: where is a power law?"""
     figure = Figure(figsize=(6.8, 2.9))
@@ -212,13 +177,13 @@ def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
         highest = 1.35 * np.nanmax(cases["exponent_above"])
         axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, highest))
         shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
-        _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= shown[-1]])
+        plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= shown[-1]])
         axes.legend(ncols=2)
     panels[0].set_ylabel("exponent")
     return figure
 
 
-@_in_style
+@in_style
 def residuals(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     """Measured over fitted passage steps in the range of the fit: power law and Arrhenius."""
     figure = Figure(figsize=(6.8, 4.6))
@@ -233,10 +198,10 @@ def residuals(regression: xr.Dataset, network: xr.Dataset) -> Figure:
     return figure
 
 
-@_in_style
+@in_style
 def pretraining(*trained: xr.Dataset) -> Figure:
     """Full-data loss against epochs of pre-training, one curve a seed."""
-    figure, axes = _single()
+    figure, axes = single()
     for run in trained:
         epochs = np.arange(1, run.sizes["epoch"] + 1)
         axes.plot(epochs, run["training_loss"], label=f"seed {run.attrs['seed']}")
@@ -246,52 +211,16 @@ def pretraining(*trained: xr.Dataset) -> Figure:
     return figure
 
 
-def _single() -> tuple[Figure, Axes]:
-    figure = Figure()
-    return figure, figure.subplots()
-
-
-def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
-
-
-def _points(
-    axes: Axes,
-    x: np.ndarray,
-    fits: xr.Dataset,
-    name: str,
-    index: int,
-    label: str | None,
-    *,
-    hollow: bool = False,
-) -> None:
-    value, low, high = (fits[f"{name}{part}"].values for part in ["", "_low", "_high"])
-    known = np.isfinite(value) & np.isfinite(high)
-    value, low, high = value[known], low[known], high[known]
-    axes.errorbar(
-        x[known],
-        value,
-        np.abs([value - low, high - value]),
-        fmt=MARKERS[index % len(MARKERS)],
-        color=_colour(index),
-        mfc="white" if hollow else None,
-        elinewidth=0.8,
-        mew=0.7,
-        label=label,
-        zorder=2,
-    )
-
-
 def _passage_times(axes: Axes, case: xr.Dataset, index: int, label: str, suffix: str) -> None:
     """Means with intervals, and Eq. (15)'s slope through them over the range of the fit."""
     threshold = case["threshold"].values
-    _points(axes, threshold, case, "mean_first_passage_step", index, label)
+    points(axes, threshold, case, "mean_first_passage_step", index, label)
     reached = threshold[np.isfinite(case["mean_first_passage_step"].values)]
     line = reached[(reached >= float(case["fit_low"])) & (reached <= float(case["fit_high"]))]
     exponent, intercept = (
         float(case[f"predicted_{part}{suffix}"]) for part in ["exponent", "intercept"]
     )
-    axes.plot(line, np.exp(intercept) * line**exponent, color=_colour(index), **THEORY)
+    axes.plot(line, np.exp(intercept) * line**exponent, color=colour_of(index), **THEORY)
 
 
 def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
@@ -302,7 +231,7 @@ def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
         ylabel=r"mean first-passage step $t_p$",
     )
     largest = fits["threshold"].values[-1]
-    _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= largest])
+    plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= largest])
 
 
 def _paper_values(fits: xr.Dataset) -> str:
@@ -314,13 +243,6 @@ def _paper_values(fits: xr.Dataset) -> str:
 
 def _line_key(axes: Axes, label: str) -> None:
     axes.plot([], [], color="0.3", **THEORY, label=label)
-
-
-def _plain_ticks(axes: Axes, which: str, ticks: list[float] | np.ndarray) -> None:
-    axis = getattr(axes, f"{which}axis")
-    axis.set_ticks(ticks)
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -352,10 +274,10 @@ def _residual_row(row: np.ndarray, fits: xr.Dataset, by: str, symbol: str) -> No
                 }
             )
             label = f"${symbol}={case[by].item():g}$"
-            _points(axes, threshold[kept], relative.isel(threshold=kept), "ratio", index, label)
+            points(axes, threshold[kept], relative.isel(threshold=kept), "ratio", index, label)
         axes.axhline(1, color="0.3", linewidth=0.7)
         axes.set(xscale="log", yscale="log", xlabel="$c$", title=title)
         shown = threshold[kept]
-        _plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if shown[0] <= c <= shown[-1]])
+        plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if shown[0] <= c <= shown[-1]])
     row[0].set_ylabel(r"$t_p$ / fit")
     row[1].legend(ncols=2)
