@@ -18,6 +18,7 @@ LAYERS = [
     {"packages"},
     {"sources"},
     {"storage", "datasets"},
+    {"checkpoints"},
     {"claims"},
     {"figure_style"},
     {"figures", "report"},

@@ -24,7 +24,7 @@ class Batches(Protocol):
     def steps_per_block(self) -> int: ...
 
     def draw(
-        self, key: Key[Array, ""], block: Int[Array, ""]
+        self, key: Key[Array, ""], block: Int[Array, ""] | int
     ) -> Int[Array, "steps batch_size"]: ...
 
 
@@ -36,7 +36,9 @@ class WithReplacement:
     batch_size: int
     steps_per_block: int = 128
 
-    def draw(self, key: Key[Array, ""], block: Int[Array, ""]) -> Int[Array, "steps batch_size"]:
+    def draw(
+        self, key: Key[Array, ""], block: Int[Array, ""] | int
+    ) -> Int[Array, "steps batch_size"]:
         shape = (self.steps_per_block, self.batch_size)
         return jax.random.randint(
             jax.random.fold_in(key, block), shape, 0, self.n_samples, jnp.int32
@@ -54,7 +56,9 @@ class Epoch:
     def steps_per_block(self) -> int:
         return self.n_samples // self.batch_size
 
-    def draw(self, key: Key[Array, ""], block: Int[Array, ""]) -> Int[Array, "steps batch_size"]:
+    def draw(
+        self, key: Key[Array, ""], block: Int[Array, ""] | int
+    ) -> Int[Array, "steps batch_size"]:
         order = jax.random.permutation(jax.random.fold_in(key, block), self.n_samples)
         used = self.steps_per_block * self.batch_size
         return order[:used].reshape(self.steps_per_block, self.batch_size).astype(jnp.int32)

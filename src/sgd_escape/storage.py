@@ -122,7 +122,10 @@ KINDS: dict[str, FileKind] = {
         },
         attributes=("matrix",),
     ),
+    # A network of any layers, which its attribute names: weight_0, bias_0, ...
+    "network": FileKind(None, attributes=("layers",)),
     "fit": FileKind(None),
+    "checkpoint": FileKind(None),
 }
 
 
