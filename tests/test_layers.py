@@ -19,6 +19,7 @@ LAYERS = [
     {"sources"},
     {"storage", "datasets"},
     {"checkpoints"},
+    {"noise_dynamics"},
     {"claims"},
     {"figure_style"},
     {"figures", "report"},

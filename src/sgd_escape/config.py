@@ -263,8 +263,22 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         path = ("network", name, key)
         yield from _large_batches(path, network[name][key], path[:1], network["n_samples"])
     yield from _partial_pass(network["pretraining"], network["n_samples"])
+    yield from _noise_contradictions(config["noise"])
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
+
+
+def _noise_contradictions(noise: Mapping[str, Any]) -> Iterator[Contradiction]:
+    for architecture in ("fc", "cnn"):
+        owner, n_samples = ("noise", architecture), noise[architecture]["n_samples"]
+        yield from _large_batches(("noise", "batch_size"), noise["batch_size"], owner, n_samples)
+    low, high = noise["stages"]["intermediate"]
+    if low >= high:
+        yield Contradiction(
+            ("noise", "stages", "intermediate"),
+            f"is [{low}, {high}], but needs the smaller loss first and the larger second. "
+            "Put them in increasing order.",
+        )
 
 
 def _large_batches(

@@ -113,13 +113,31 @@ def parity_subset(
     (n_samples,): +1 for an even digit, -1 for an odd one. Raises SgdEscapeError when there are not
     that many images.
     """
+    images, labels = _first(images, labels, n_samples)
+    return flat_inputs(images), np.where(labels % 2 == 0, 1, -1).astype(np.float32)
+
+
+def one_hot_subset(
+    images: UInt8[np.ndarray, "sample ..."],
+    labels: UInt8[np.ndarray, " sample"],
+    n_samples: int,
+    n_classes: int = 10,
+) -> tuple[UInt8[np.ndarray, "n_samples ..."], Float32[np.ndarray, "n_samples n_classes"]]:
+    """The first `n_samples` images and their classes in the one-hot form of section 5.2, float32.
+
+    Raises SgdEscapeError when there are not that many images.
+    """
+    images, labels = _first(images, labels, n_samples)
+    return images, np.eye(n_classes, dtype=np.float32)[labels]
+
+
+def _first(images: np.ndarray, labels: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     if not 1 <= n_samples <= len(images):
         raise SgdEscapeError(
             f"n_samples is {n_samples}, but the data set holds {len(images)} images. "
             f"Choose n_samples between 1 and {len(images)}"
         )
-    targets = np.where(labels[:n_samples] % 2 == 0, 1, -1).astype(np.float32)
-    return flat_inputs(images[:n_samples]), targets
+    return images[:n_samples], labels[:n_samples]
 
 
 def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:

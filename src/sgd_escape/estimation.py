@@ -120,6 +120,31 @@ def mean_passage_time(
     return Estimate(value, low, high)
 
 
+def log_log_slope(
+    x: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
+    blocks: int,
+    bootstrap: Bootstrap,
+) -> Estimate:
+    """Slope of log y on log x by least squares, for a series of points in their order.
+
+    Neighbours in a series resemble each other, so the interval resamples `blocks` of consecutive
+    points. NaN with fewer than two points a block, or where all x are equal.
+    """
+    if len(x) < 2 * blocks or np.ptp(x) == 0:
+        return Estimate(*np.full((3, 1), np.nan)[:, 0])
+    log_x, log_y = np.log(x) - np.log(x).mean(), np.log(y)
+    moments = np.stack([np.ones(len(x)), log_x, log_y, log_x**2, log_x * log_y])
+    edges = np.arange(blocks) * len(x) // blocks
+    of_blocks = np.add.reduceat(moments, edges, axis=1)
+
+    def slope(taken: Float[np.ndarray, "... blocks"]) -> np.ndarray:
+        one, of_x, of_y, of_xx, of_xy = np.moveaxis(taken @ of_blocks.T, -1, 0)
+        return np.asarray((one * of_xy - of_x * of_y) / (one * of_xx - of_x**2))
+
+    return bootstrap(slope, blocks)
+
+
 class Slope(NamedTuple):
     """Maximum-likelihood intercept α and slope β, and the log-likelihood there."""
 

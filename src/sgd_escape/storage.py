@@ -122,6 +122,17 @@ KINDS: dict[str, FileKind] = {
         },
         attributes=("matrix",),
     ),
+    "noise": FileKind(
+        {
+            "epoch": "int64 epoch",
+            "loss": "float64 epoch",
+            "noise_strength": "float64 epoch",
+            "squared_mean_gradient": "float64 epoch",
+            "trace_epoch": "int64 trace_epoch",
+            "trace_factor": "float64 trace_epoch",
+            "outputs": "int64",
+        }
+    ),
     # A network of any layers, which its attribute names: weight_0, bias_0, ...
     "network": FileKind(None, attributes=("layers",)),
     "fit": FileKind(None),
@@ -146,6 +157,10 @@ LABELS: dict[str, tuple[str, str]] = {
     "initial_loss": ("loss L(theta*) at the start", "1"),
     "training_loss": ("loss over all examples after an epoch", "1"),
     "loss": ("loss over all examples", "1"),
+    "noise_strength": ("noise strength N, B times the trace of Eq. (8)", "1"),
+    "squared_mean_gradient": ("squared norm of the gradient of the loss", "1"),
+    "trace_factor": ("mean over examples of the squared norm of all outputs' gradients", "1"),
+    "outputs": ("outputs of the network", "1"),
     "eigenvalue": ("eigenvalue of the Hessian, Eq. (44)", "1"),
     "effective_dimension": ("effective dimension n, Eq. (45)", "1"),
     "gap_dimension": ("eigenvalues before the largest relative gap", "1"),

@@ -76,3 +76,28 @@ rule fit_network:
         reference_seed=lambda wildcards: reference_seed(),
     script:
         "../scripts/fit_network.py"
+
+
+rule fit_noise:
+    input:
+        **{
+            f"{architecture}_{loss}": f"results/noise/{architecture}_{loss}.nc"
+            for architecture in ARCHITECTURES
+            for loss in LOSSES
+        },
+        source=sources("fit_noise.py"),
+    output:
+        "results/fits/noise.nc",
+    log:
+        "results/logs/fit_noise.log",
+    benchmark:
+        "results/benchmarks/fit_noise.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        stages=NOISE["stages"],
+        architectures=list(ARCHITECTURES),
+    script:
+        "../scripts/fit_noise.py"
