@@ -15,6 +15,7 @@ from sgd_escape.estimation import (
     fit_line,
     fit_model,
     fit_slope,
+    log_log_slope,
     mean_passage_time,
     stationary_exponent_histogram,
     stationary_exponent_likelihood,
@@ -481,3 +482,43 @@ def test_no_slope_is_too_steep_to_be_found(model: str, rise: float) -> None:
     events = np.array([100.0, 90, 50, 20, 3, 1])
     exposure = events * np.exp(slope * (feature - feature[0]))
     assert float(fit_slope(feature, events, exposure).slope) == pytest.approx(slope, rel=1e-9)
+
+
+def test_the_slope_of_an_exact_power_is_its_exponent_with_an_interval_of_no_width() -> None:
+    x = np.geomspace(0.01, 1, 60)
+    slope = log_log_slope(x, 3 * x**1.7, 10, Bootstrap(0.95, 200, 0))
+    np.testing.assert_allclose(slope, 1.7, rtol=1e-9)
+
+
+def test_the_log_log_slope_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(4)
+    x = np.exp(rng.normal(size=97))
+    y = x**0.8 * np.exp(0.3 * rng.normal(size=97))
+    expected = np.polyfit(np.log(x), np.log(y), 1)[0]
+    slope = log_log_slope(x, y, 12, Bootstrap(0.95, 100, 0))
+    assert slope.value == pytest.approx(expected, rel=1e-9)
+    assert slope.low < expected < slope.high
+
+
+def test_intervals_of_the_slope_allow_for_the_memory_of_a_series() -> None:
+    # An autoregression with a memory of 20 points: blocks of 50 hold it, blocks of 2 do not.
+    rng = np.random.default_rng(8)
+    x = np.exp(np.linspace(0, 3, 1000))
+    covered = {20: 0, 500: 0}
+    for _ in range(60):
+        steps, errors = rng.normal(size=1000), np.zeros(1000)
+        for index in range(1, 1000):
+            errors[index] = 0.95 * errors[index - 1] + 0.1 * steps[index]
+        for blocks in covered:
+            slope = log_log_slope(x, x * np.exp(errors), blocks, Bootstrap(0.95, 100, 0))
+            covered[blocks] += bool(slope.low <= 1 <= slope.high)
+    # 4 standard errors of a proportion of 0.9 in 60 trials are 0.15.
+    assert covered[20] >= 0.75 * 60
+    assert covered[500] <= 0.7 * 60
+
+
+@pytest.mark.parametrize(("points", "same"), [(0, False), (19, False), (30, True)])
+def test_too_few_points_or_equal_ones_have_no_slope(points: int, same: bool) -> None:
+    x = np.ones(points) if same else np.linspace(1, 2, points)
+    slope = log_log_slope(x, x + 1, 10, Bootstrap(0.95, 100, 0))
+    assert np.isnan(slope).all()

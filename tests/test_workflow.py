@@ -187,6 +187,23 @@ def test_an_edited_module_reruns_exactly_what_imports_it(root: Path, finished: P
     assert not {"draw_fig4", "draw_fig6", "draw_pretraining"} & set(jobs)
 
 
+def test_data_decoded_anew_reruns_what_is_missing_behind_it_in_the_same_run(
+    root: Path, finished: Path
+) -> None:
+    module = root / "src" / "sgd_escape" / "datasets.py"
+    hessian = finished / "results/network/hessian_seed0.nc"
+    original = module.read_text()
+    module.write_text(original + "\n# edited\n")
+    aside = hessian.rename(hessian.with_suffix(".aside"))
+    try:
+        dry_run = snakemake(root, finished, "-n", "results/network/hessian_seed0.nc")
+    finally:
+        module.write_text(original)
+        aside.rename(hessian)
+    jobs = rules_to_run(dry_run.stdout + dry_run.stderr)
+    assert jobs == {"download": 1, "pretrain": 1, "hessian_outliers": 1}
+
+
 def test_shards_and_cores_change_no_array(root: Path, finished: Path) -> None:
     folder = new_folder(finished.parent, "one_shard", ONE_SHARD)
     run = snakemake(root, folder, cores=1)

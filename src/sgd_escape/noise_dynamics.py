@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Array, Float, Key
 
 from sgd_escape.batches import Batches
 from sgd_escape.checkpoints import Checkpoint, resumable
@@ -34,7 +34,7 @@ def noise_dynamics(
     inputs: Float[np.ndarray, "examples *inputs"],
     labels: Float[np.ndarray, "examples outputs"],
     batches: Batches,
-    key: Key,
+    key: Key[Array, ""],
     loss: PerExampleLoss,
     checkpoint: Checkpoint,
     *,

@@ -13,6 +13,20 @@ FIGURES = {
         "results/fits/linear_regression.nc",
         "results/fits/network.nc",
     ],
+    "fig2": lambda: [
+        "results/noise/fc_mean_square.nc",
+        "results/noise/cnn_mean_square.nc",
+        "results/fits/noise.nc",
+    ],
+    "fig5": lambda: [
+        "results/noise/fc_cross_entropy.nc",
+        "results/noise/cnn_cross_entropy.nc",
+        "results/fits/noise.nc",
+    ],
+    "trace_factor": lambda: [
+        "results/noise/fc_mean_square.nc",
+        "results/noise/cnn_mean_square.nc",
+    ],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
     ),

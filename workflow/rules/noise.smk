@@ -17,9 +17,7 @@ def noise_study(wildcards):
 
 rule measure_noise:
     input:
-        data=lambda wildcards: ancient(
-            f"results/data/{ARCHITECTURES[wildcards.architecture]}.nc"
-        ),
+        data=lambda wildcards: f"results/data/{ARCHITECTURES[wildcards.architecture]}.nc",
         source=sources("measure_noise.py"),
     output:
         "results/noise/{architecture}_{loss}.nc",

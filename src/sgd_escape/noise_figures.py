@@ -1,0 +1,118 @@
+"""The figures of the noise: dataset in, Matplotlib figure out. They neither read nor estimate."""
+
+import json
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sgd_escape.figure_style import COLOURS, THEORY, in_style
+
+_LOSS, _NOISE = COLOURS[0], COLOURS[1]
+
+
+@in_style
+def fig2(fully_connected: xr.Dataset, convolutional: xr.Dataset, fits: xr.Dataset) -> Figure:
+    """Fig. 2: mean-square loss and noise strength along two trainings, and one against the other.
+
+    Left and middle against the epoch, right N against L of the convolutional network.
+    """
+    figure = Figure(figsize=(6.8, 2.5))
+    left, middle, right = figure.subplots(1, 3)
+    late = fits.sel(stage="late")
+    _dynamics(left, fully_connected, late.sel(architecture="fc"))
+    _dynamics(middle, convolutional, late.sel(architecture="cnn"))
+    _noise_against_loss(right, convolutional, [(late.sel(architecture="cnn"), 1)])
+    _name_panels([left, middle, right])
+    return figure
+
+
+@in_style
+def fig5(fully_connected: xr.Dataset, convolutional: xr.Dataset, fits: xr.Dataset) -> Figure:
+    """Fig. 5: the same for the cross-entropy loss; (c) and (d) N against L of both networks."""
+    figure = Figure(figsize=(6.8, 4.8))
+    grid = figure.subplots(2, 2)
+    for column, (run, architecture) in enumerate([(fully_connected, "fc"), (convolutional, "cnn")]):
+        intermediate, small = (
+            fits.sel(architecture=architecture, stage=stage) for stage in ["intermediate", "small"]
+        )
+        _dynamics(grid[0, column], run, intermediate)
+        _noise_against_loss(grid[1, column], run, [(intermediate, 1), (small, 2)])
+    _name_panels(list(grid.flat))
+    return figure
+
+
+@in_style
+def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figure:
+    """N/2L and (1/K)(1/N) Σ |∇f|² against the mean-square loss: equal by Eq. (9)."""
+    figure = Figure(figsize=(6.8, 2.6))
+    panels = figure.subplots(1, 2)
+    for axes, run in zip(panels, [fully_connected, convolutional], strict=True):
+        there = run.sel(epoch=run["trace_epoch"])
+        axes.plot(run["loss"], run["noise_strength"] / (2 * run["loss"]), ".", ms=2.5, color=_NOISE)
+        factor = there["trace_factor"] / float(run["outputs"])
+        axes.plot(there["loss"], factor, "o", color=_LOSS, mfc="white", mew=0.8)
+        axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$, falling in training")
+        axes.invert_xaxis()
+    panels[0].plot([], [], ".", color=_NOISE, label=r"$\mathcal{N}/2L$")
+    panels[0].plot(
+        [],
+        [],
+        "o",
+        color=_LOSS,
+        mfc="white",
+        label=r"$\frac{1}{KN}\sum_{\mu,k}|\nabla f_k(\theta,x^{(\mu)})|^2$",
+    )
+    panels[0].legend(loc="upper left")
+    _name_panels(list(panels), [_network(run) for run in (fully_connected, convolutional)])
+    return figure
+
+
+def _dynamics(axes: Axes, run: xr.Dataset, stage: xr.Dataset) -> None:
+    """Both against the epoch, N divided so that it lies on L where N ∝ L is fitted."""
+    factor = float(stage["factor"])
+    axes.plot(run["epoch"], run["loss"], color=_LOSS, label="$L$")
+    if np.isfinite(factor):
+        label = rf"$\mathcal{{N}}/{factor:.3g}$"
+        axes.plot(run["epoch"], run["noise_strength"] / factor, "--", color=_NOISE, label=label)
+    axes.set(yscale="log", xlabel="epoch")
+    axes.legend(loc="upper right", title=_network(run), title_fontsize=7.5)
+
+
+def _noise_against_loss(axes: Axes, run: xr.Dataset, stages: list[tuple[xr.Dataset, int]]) -> None:
+    """N against L at every epoch, with lines of the claimed slopes where the slopes are fitted."""
+    loss, noise = run["loss"].values, run["noise_strength"].values
+    axes.plot(loss, noise, "-", color="0.8", linewidth=0.5)
+    axes.plot(loss, noise, ".", ms=2.5, color=_LOSS)
+    for (stage, slope), colour in zip(stages, [_NOISE, COLOURS[2]], strict=False):
+        inside = (loss >= stage["loss_low"].item()) & (loss <= stage["loss_high"].item())
+        if not inside.any():
+            continue
+        ends = np.array([loss[inside].min(), loss[inside].max()])
+        middle = np.exp(np.mean(np.log(noise[inside] / loss[inside] ** slope)))
+        label = rf"$\propto L^{{{slope}}}$" if slope > 1 else r"$\propto L$"
+        label += f", fitted {_with_interval(stage)}"
+        axes.plot(ends, 1.6 * middle * ends**slope, color=colour, **THEORY, label=label)
+    axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$", ylabel=r"$\mathcal{N}$")
+    axes.legend(loc="upper left")
+
+
+def _with_interval(stage: xr.Dataset) -> str:
+    value, low, high = (float(stage[f"slope{part}"]) for part in ["", "_low", "_high"])
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "too few epochs"
+
+
+def _network(run: xr.Dataset) -> str:
+    """What was trained on what, from the attributes of its file."""
+    study = json.loads(run.attrs["config"])
+    if "filters" in study:
+        stacks = ", ".join(f"{study['layers_per_stack']}×[{width}]" for width in study["filters"])
+        return f"CIFAR-10, {stacks}, $N={study['n_samples']}$"
+    hidden = "-".join(map(str, study["hidden_units"]))
+    return f"Fashion-MNIST, {hidden}, $N={study['n_samples']}$"
+
+
+def _name_panels(panels: list[Axes], titles: list[str] | None = None) -> None:
+    for name, axes, title in zip("abcd", panels, titles or [""] * len(panels), strict=False):
+        axes.set_title(f"({name}) {title}".rstrip(), loc="left", fontsize=9)
