@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgd_escape.batches import SAMPLINGS, Batches, Epoch, WithReplacement, stream_key
+from sgd_escape.batches import (
+    SAMPLINGS,
+    Batches,
+    Epoch,
+    Sampling,
+    WithReplacement,
+    passes,
+    stream_key,
+)
 
 KEY = jax.random.key(0)
 RULES = [WithReplacement(50, 4, 8), WithReplacement(7, 7), Epoch(48, 4), Epoch(50, 7)]
@@ -53,6 +61,13 @@ def test_an_epoch_whose_batches_do_not_divide_the_data_repeats_no_sample() -> No
     assert blocks.shape == (20, 7, 7)
     assert all(np.unique(block).size == 49 for block in blocks)
     assert np.unique(blocks).size == 50
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_pass_has_as_many_steps_as_the_data_have_batches(sampling: Sampling) -> None:
+    batches = passes(sampling, 50, 7)
+    assert type(batches) is type(SAMPLINGS[sampling](50, 7))
+    assert batches.draw(KEY, jnp.asarray(0)).shape == (7, 7)
 
 
 def chi_square_is_plausible(counts: np.ndarray) -> bool:

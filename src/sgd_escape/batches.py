@@ -70,6 +70,13 @@ SAMPLINGS: dict[str, Callable[[int, int], Batches]] = {
 }
 
 
+def passes(sampling: Sampling, n_samples: int, batch_size: int) -> Batches:
+    """Batches of which a block is one pass, ⌊N/B⌋ steps, also where draws are independent."""
+    if sampling == "epoch":
+        return Epoch(n_samples, batch_size)
+    return WithReplacement(n_samples, batch_size, n_samples // batch_size)
+
+
 def stream_key(seed: int, *labels: float) -> Key[Array, ""]:
     """The key of the stream that belongs to `seed` and the numbers `labels`, such as (η, B).
 
