@@ -10,7 +10,6 @@ from sgd_escape import SgdEscapeError
 from sgd_escape.batches import Batches, Epoch, WithReplacement
 from sgd_escape.curvature import jacobian
 from sgd_escape.gradient_noise import (
-    decoupling,
     noise_covariance,
     noise_strength,
     output_gram,
@@ -252,75 +251,3 @@ def test_networks_of_several_outputs_or_of_images_have_no_such_gram_matrix() -> 
     images = init_convolutional_network(jax.random.key(0), 2, 1, [2], 1, layers_per_stack=1)
     with pytest.raises(SgdEscapeError, match=r"Convolution, MaxPool, Dense with 1 outputs"):
         output_gram(images, jnp.zeros((3, 4)))
-
-
-def both_sides(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The P × P matrices of Eq. (7), the gradients of f and the losses."""
-    network, inputs, losses = one_output(n)
-    rows = np.asarray(jacobian(network, inputs))
-    exact = sum(x * np.outer(g, g) for x, g in zip(losses, rows, strict=True)) / n
-    decoupled = losses.mean() * rows.T @ rows / n
-    return exact, decoupled, rows, losses
-
-
-@pytest.mark.parametrize("n", [30, 80])
-def test_the_spectra_by_the_n_by_n_route_are_those_of_the_parameter_matrices(n: int) -> None:
-    exact, decoupled, _, losses = both_sides(n)
-    measured = decoupling(output_gram(*one_output(n)[:2]), losses)
-    common = min(n, 47)
-    for matrix, eigenvalues in [
-        (exact, measured.eigenvalue_exact),
-        (decoupled, measured.eigenvalue_decoupled),
-    ]:
-        expected = np.linalg.eigvalsh(matrix)[::-1]
-        assert eigenvalues.shape == (n,)
-        assert np.all(np.diff(eigenvalues) <= 0)
-        scale = expected[0]
-        np.testing.assert_allclose(
-            eigenvalues[:common], expected[:common], rtol=1e-10, atol=1e-14 * scale
-        )
-        np.testing.assert_allclose(eigenvalues[common:], 0, atol=1e-14 * scale)
-        assert eigenvalues.sum() == pytest.approx(np.trace(matrix), rel=1e-12)
-
-
-def test_the_distance_and_the_correlation_are_those_of_the_parameter_matrices() -> None:
-    exact, decoupled, rows, losses = both_sides(30)
-    measured = decoupling(output_gram(*one_output(30)[:2]), losses)
-    distance = np.linalg.norm(exact - decoupled) / np.linalg.norm(exact)
-    assert measured.relative_distance == pytest.approx(distance, rel=1e-12)
-    correlation = np.corrcoef(losses, np.sum(rows**2, axis=1))[0, 1]
-    assert measured.correlation == pytest.approx(correlation, rel=1e-12)
-    assert 0.05 < abs(correlation) < 0.95
-
-
-def test_eigenvalues_beyond_the_rank_lie_at_the_rounding_floor() -> None:
-    _, _, _, losses = both_sides(80)
-    measured = decoupling(output_gram(*one_output(80)[:2]), losses)
-    assert measured.rounding_floor == np.finfo(float).eps * max(
-        measured.eigenvalue_exact[0], measured.eigenvalue_decoupled[0]
-    )
-    for eigenvalues in (measured.eigenvalue_exact, measured.eigenvalue_decoupled):
-        # An eigenvalue solver errs by a small multiple of the floor.
-        assert np.all(np.abs(eigenvalues[47:]) < 20 * measured.rounding_floor)
-
-
-def test_orthogonal_gradients_give_the_spectra_by_hand() -> None:
-    trace, losses = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 2.0, 0.0, 5.0])
-    gram = np.diag(trace)
-    measured = decoupling(gram, losses)
-    np.testing.assert_allclose(measured.eigenvalue_exact, [1.5, 1.25, 1.0, 0.0], atol=1e-15)
-    np.testing.assert_allclose(measured.eigenvalue_decoupled, [2.0, 1.5, 1.0, 0.5], rtol=1e-15)
-    # |E - D|² / |E|² with E = diag(4, 6, 0, 5)/4 and D = diag(8, 6, 4, 2)/4.
-    assert measured.relative_distance == pytest.approx(np.sqrt(41 / 77), rel=1e-14)
-    assert np.array_equal(gram, np.diag(trace))
-
-
-@pytest.mark.parametrize(
-    ("gram", "losses"),
-    [([np.nan, 1.0], [1.0, 2.0]), ([1.0, 1.0], [1.0, np.inf]), ([1.0, 1.0], [0.0, 0.0])],
-)
-def test_the_decoupling_needs_finite_gradients_and_losses(
-    gram: list[float], losses: list[float]
-) -> None:
-    with pytest.raises(SgdEscapeError, match=r"finite losses that are not all zero.*train"):
-        decoupling(np.diag(gram), np.array(losses))

@@ -15,6 +15,7 @@ LAYERS = [
     {"chains"},
     {"first_passage"},
     {"estimation"},
+    {"decoupling"},
     {"packages"},
     {"sources"},
     {"storage", "datasets"},
@@ -22,7 +23,7 @@ LAYERS = [
     {"noise_dynamics"},
     {"claims"},
     {"figure_style"},
-    {"figures", "report"},
+    {"figures", "noise_figures", "report"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
@@ -31,6 +32,7 @@ WITHOUT_JAX = [
     "escape_theory",
     "config",
     "estimation",
+    "decoupling",
     "packages",
     "sources",
     "storage",
@@ -39,6 +41,7 @@ WITHOUT_JAX = [
     "report",
     "figure_style",
     "figures",
+    "noise_figures",
 ]
 
 

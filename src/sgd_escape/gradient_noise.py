@@ -1,4 +1,4 @@
-"""The noise of SGD: its strength, its covariance of Eq. (8) and the decoupling of Eq. (7)."""
+"""The noise of SGD: its strength, its covariance of Eq. (8) and the Gram matrix of ∇f."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -196,11 +195,15 @@ def output_gram(
         )
     gram = np.zeros((len(inputs), len(inputs)))
     for a, delta in zip(*_output_errors(*_in_float64((network, inputs))), strict=True):
-        layer_inputs, errors = np.asarray(a)[:, 0], np.asarray(delta)[:, 0]
-        layer_gram = layer_inputs @ layer_inputs.T
-        layer_gram += 1
-        layer_gram *= errors @ errors.T
-        gram += layer_gram
+        gram += _layer_gram(np.asarray(a)[:, 0], np.asarray(delta)[:, 0])
+    return gram
+
+
+def _layer_gram(layer_inputs: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    # A function of its own, so that no layer's matrices outlive the next one's.
+    gram: np.ndarray = layer_inputs @ layer_inputs.T
+    gram += 1
+    gram *= errors @ errors.T
     return gram
 
 
@@ -208,57 +211,6 @@ def output_gram(
 def _output_errors(network: Network, inputs: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     passed = forward_pass(network, inputs)
     return passed.layer_inputs, passed.back_propagate(jnp.ones_like(passed.outputs))
-
-
-class Decoupling(NamedTuple):
-    """Both sides of Eq. (7): E = (1/N) Σ ℓ_μ C_f^(μ) and D = (L/N) Σ C_f^(μ).
-
-    N eigenvalues each, descending; the others of the P × P matrices are zero. Those below
-    `rounding_floor`, machine precision times the largest, are rounding and may be negative.
-    """
-
-    eigenvalue_exact: Float[np.ndarray, " examples"]
-    eigenvalue_decoupled: Float[np.ndarray, " examples"]
-    rounding_floor: float
-    relative_distance: float
-    correlation: float
-
-
-def decoupling(
-    gram: Float[np.ndarray, "examples examples"], losses: Float[np.ndarray, " examples"]
-) -> Decoupling:
-    """Eq. (7) tested by the N × N route, from K of `output_gram` and the losses ℓ_μ.
-
-    The nonzero eigenvalues of E and D are those of (1/N) √ℓ K √ℓ and (L/N) K. The relative distance
-    is |E - D| / |E| in the Frobenius norm, where |Σ_μ w_μ C_f^(μ)|² = Σ_μν w_μ K_μν² w_ν. The
-    correlation is that of ℓ_μ with tr C_f^(μ) = K_μμ over the examples.
-    Raises `SgdEscapeError` if a number is not finite, or if every loss is zero.
-    """
-    losses = np.asarray(losses, np.float64)
-    if not (np.isfinite(gram).all() and np.isfinite(losses).all() and losses.any()):
-        raise SgdEscapeError(
-            "the decoupling of Eq. (7) needs finite gradients and finite losses that are not all "
-            "zero, but these are not; train the network again or for fewer epochs"
-        )
-    root = np.sqrt(losses)
-    weighted = gram * (root / len(losses))[:, None]
-    weighted *= root
-    exact = _eigenvalues(weighted)
-    decoupled = _eigenvalues(gram.copy()) * losses.mean() / len(losses)
-    squares, deviation = gram**2, losses - losses.mean()
-    distance = (deviation @ squares @ deviation) / (losses @ squares @ losses)
-    return Decoupling(
-        exact,
-        decoupled,
-        float(np.finfo(np.float64).eps * max(exact[0], decoupled[0])),
-        float(np.sqrt(distance)),
-        float(np.corrcoef(losses, gram.diagonal())[0, 1]),
-    )
-
-
-def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
-    """Descending; overwrites the matrix, whose transpose LAPACK takes without a copy."""
-    return scipy.linalg.eigvalsh(matrix.T, overwrite_a=True, check_finite=False)[::-1]
 
 
 def _chunks(n_samples: int, examples_at_once: int) -> Iterator[slice]:
