@@ -266,6 +266,29 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _noise_contradictions(config["noise"])
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
+    yield from _decoupling_contradictions(config["decoupling"])
+
+
+def _decoupling_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:
+    n_samples, epochs = study["n_samples"], study["epochs"]
+    yield from _large_batches(
+        ("decoupling", "batch_size"), study["batch_size"], ("decoupling",), n_samples
+    )
+    if epochs != sorted(epochs):
+        yield Contradiction(
+            ("decoupling", "epochs"),
+            f"is {epochs}, but training passes them in order. Put them in increasing order.",
+        )
+    for key, what, most in [
+        ("directions", "below", n_samples - 1),
+        ("groups", "at most", n_samples),
+    ]:
+        if study[key] > most:
+            yield Contradiction(
+                ("decoupling", key),
+                f"is {study[key]}, but must be {what} decoupling.n_samples = {n_samples}. "
+                "Lower it or raise n_samples.",
+            )
 
 
 def _noise_contradictions(noise: Mapping[str, Any]) -> Iterator[Contradiction]:
