@@ -103,6 +103,18 @@ def hessian(largest: float) -> xr.Dataset:
     )
 
 
+def decoupling(distance: float, overlap: float, correlation: float) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "distribution_distance": ((), distance),
+            "eigenvalue_factor": ((), 1 + 4 * distance),
+            "overlap": ((), overlap),
+            **with_interval("relative_distance", [], distance, 0.01),
+            **with_interval("correlation", [], correlation, 0.02),
+        }
+    )
+
+
 @pytest.fixture
 def datasets() -> Datasets:
     return Datasets(
@@ -111,6 +123,7 @@ def datasets() -> Datasets:
         fit_network(),
         {0: pretrained(0.033, 0.02), 3: pretrained(0.2, -0.3)},
         {0: hessian(95.0), 3: hessian(20.0)},
+        {0: decoupling(0.05, 0.95, -0.03), 50: decoupling(0.4, 0.8, 0.09)},
     )
 
 
@@ -222,6 +235,16 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "gap-dimension[seed=3]": holds,
         "bulk-near-zero[seed=0]": holds,
         "bulk-near-zero[seed=3]": holds,
+        "decoupling-distribution[epoch=0]": holds,
+        "decoupling-distribution[epoch=50]": fails,
+        "decoupling-eigenvalues[epoch=0]": holds,
+        "decoupling-eigenvalues[epoch=50]": fails,
+        "decoupling-directions[epoch=0]": holds,
+        "decoupling-directions[epoch=50]": fails,
+        "decoupling-distance[epoch=0]": holds,
+        "decoupling-distance[epoch=50]": fails,
+        "decoupling-correlation[epoch=0]": holds,
+        "decoupling-correlation[epoch=50]": open_,
     }
 
 
@@ -240,6 +263,10 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         ("parameter-count[seed=0]", 7861.0, 7861.0, 0.0),
         ("largest-eigenvalue[seed=3]", 95.6, 20.0, 0.0),
         ("bulk-near-zero[seed=0]", 0.98, 7851 / 7861, 0.0),
+        ("decoupling-eigenvalues[epoch=50]", 1.0, 2.6, 0.0),
+        ("decoupling-directions[epoch=0]", 0.9, 0.95, 0.0),
+        ("decoupling-distance[epoch=50]", 0.0, 0.4, 0.01),
+        ("decoupling-correlation[epoch=0]", 0.0, -0.03, 0.02),
         # Half-widths 0.01/3 and 0.01/9, added in squares, halved.
         ("stationary-small-learning-rate[eta=0.5]", 1.0, 1.02, math.hypot(1 / 3, 1 / 9) / 200),
     ],
@@ -336,7 +363,7 @@ def test_another_table_is_not_taken_for_claims(text: str) -> None:
 
 def test_the_summary_counts_every_verdict_even_those_that_nobody_has(datasets: Datasets) -> None:
     found = evaluate(load_claims(CLAIMS), datasets, PAPER, PAPER)
-    assert sum(summary(found).values()) == len(found) == 37
+    assert sum(summary(found).values()) == len(found) == 47
     assert summary([]) == {"reproduced": 0, "not reproduced": 0, "inconclusive": 0}
 
 

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgd_escape import figure_style, figures
+from sgd_escape import figure_style, figures, noise_figures
 from sgd_escape.figure_style import encoded
 
 THRESHOLD = np.array([1.5, 2.0, 3.0])
@@ -71,7 +71,25 @@ def trained(seed: int) -> xr.Dataset:
     )
 
 
+def compared(epoch: int) -> xr.Dataset:
+    """Spectra of which one side ends in rounding of both signs."""
+    exact = np.concatenate([np.geomspace(8, 1e-6, 28), [1e-17, -1e-16]])
+    return xr.Dataset(
+        {
+            "epoch": epoch,
+            "loss": 0.02,
+            "eigenvalue_exact": ("index", exact),
+            "eigenvalue_decoupled": ("index", np.geomspace(5, 1e-3, 30)),
+            "rounding_floor": 8 * np.finfo(float).eps,
+            "relative_distance": 0.123,
+            "overlap": 0.987,
+            "correlation": -0.05,
+        }
+    )
+
+
 DRAWN = {
+    "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
     "fig3a": lambda: figures.fig3a(stationary()),
     "fig3b": lambda: figures.fig3b(REGRESSION),
     "fig3c": lambda: figures.fig3c(NETWORK),
@@ -153,3 +171,27 @@ def test_an_unbounded_value_is_left_out_without_a_warning() -> None:
     for part in ["", "_high"]:
         unreached[f"mean_first_passage_step{part}"][0, 0, 2] = np.inf
     assert [len(series) for series in points(figures.fig3c(unreached))] == [2, 3, 3]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_every_eigenvalue_of_both_sides_is_in_a_bin_of_its_panel(count: int) -> None:
+    figure = noise_figures.fig1(*map(compared, range(count)))
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == count
+    edges = noise_figures._edges((compared(0),))
+    for axes in shown:
+        for bars, name in zip(axes.patches[:2], noise_figures._SIDES, strict=True):
+            heights = bars.get_xy()[1:-1:2, 1]
+            assert heights.max() == np.histogram(compared(0)[name].clip(edges[0]), edges)[0].max()
+    assert edges[0] < 8 * np.finfo(float).eps < 8 < edges[-1]
+
+
+def test_the_panels_of_the_spectra_name_their_epoch_size_and_numbers() -> None:
+    first, second = noise_figures.fig1(compared(0), compared(1)).axes
+    assert first.get_title("left") == "(a) at initialization"
+    assert second.get_title("left") == "(b) after 1 epoch"
+    assert "N=30" in first.get_ylabel()
+    assert (
+        second.texts[0].get_text()
+        == "$L=0.02$\ndistance 0.12\noverlap 0.99\ncorrelation \N{MINUS SIGN}0.05"
+    )

@@ -51,6 +51,14 @@ STUDY = {
             "fit_range": [1.05, 1.5],
         },
     },
+    "decoupling": {
+        "n_samples": 60,
+        "hidden_units": [4, 3],
+        "batch_size": 10,
+        "epochs": [0, 3],
+        "directions": 5,
+        "groups": 20,
+    },
     "fits": {"resamples": 100},
 }
 MNIST = Path("results/data/mnist.nc")
@@ -100,6 +108,8 @@ def contents(folder: Path) -> dict[str, str]:
     """The arrays of every file between rules but the shards, as digests."""
     kinds = {"data": "dataset", "fits": "fit", "stationary": "stationary", "hessian": "hessian"}
     kinds |= {"stationary_samples": "stationary_samples", "first": "first_passage"}
+    kinds |= {f"epoch{epoch}": "decoupling" for epoch in [0, 3]}
+    kinds |= {f"network_epoch{epoch}": "network" for epoch in [0, 3]}
     digests = {}
     for path in sorted(folder.glob("results/*/*.nc")):
         words = [path.stem, path.parent.name, path.stem.split("_")[0]]
@@ -144,6 +154,8 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
     wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
     wanted |= {f"figures/fig{n}.{f}" for n in ["3a", "3b", "3c", "4", "6"] for f in ["pdf", "png"]}
+    wanted |= {f"decoupling/{name}epoch{e}.nc" for name in ["", "network_"] for e in [0, 3]}
+    wanted |= {"figures/fig1.pdf", "figures/fig1.png"}
     wanted |= {"claims.csv", "report.html", "provenance.json", "fits/linear_regression.nc"}
     assert wanted <= names
     assert not [name for name in names if name.endswith(".tmp")]

@@ -48,13 +48,17 @@ class Claim(NamedTuple):
 
 
 class Datasets(NamedTuple):
-    """What the claims are decided on; `pretrained` and `hessian` are keyed by the seed."""
+    """What the claims are decided on.
+
+    `pretrained` and `hessian` are keyed by the seed, `decoupling` by the epoch.
+    """
 
     stationary: xr.Dataset
     fit_linear_regression: xr.Dataset
     fit_network: xr.Dataset
     pretrained: Mapping[int, xr.Dataset]
     hessian: Mapping[int, xr.Dataset]
+    decoupling: Mapping[int, xr.Dataset]
 
 
 def cases(dataset: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
@@ -87,6 +91,18 @@ def _each_seed(
         expected = dataset[predicted] if isinstance(predicted, str) else predicted
         value = float(measure(dataset))
         yield Row(f"[seed={seed}]", float(expected), value, value, value)
+
+
+def _each_epoch(
+    datasets: Mapping[int, xr.Dataset], name: str, predicted: str | float
+) -> Iterator[Row]:
+    """A number of every epoch; one without bounds is exact for its network."""
+    for epoch, dataset in datasets.items():
+        exact = {f"{name}{part}": dataset[name] for part in ["_low", "_high"]}
+        numbers = exact | dict(dataset.data_vars)
+        expected = dataset[predicted] if isinstance(predicted, str) else predicted
+        bounds = (float(numbers[f"{name}{part}"]) for part in ["", "_low", "_high"])
+        yield Row(f"[epoch={epoch}]", float(expected), *bounds)
 
 
 def _stationary_ratio(dataset: xr.Dataset) -> xr.Dataset:
@@ -178,6 +194,21 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
         found.hessian, lambda hessian: float(hessian["gap_dimension"]), predicted
     ),
     "bulk_fraction": lambda found, predicted: _each_seed(found.hessian, _bulk_fraction, predicted),
+    "decoupling_distribution_distance": lambda found, predicted: _each_epoch(
+        found.decoupling, "distribution_distance", predicted
+    ),
+    "decoupling_eigenvalue_factor": lambda found, predicted: _each_epoch(
+        found.decoupling, "eigenvalue_factor", predicted
+    ),
+    "decoupling_overlap": lambda found, predicted: _each_epoch(
+        found.decoupling, "overlap", predicted
+    ),
+    "decoupling_relative_distance": lambda found, predicted: _each_epoch(
+        found.decoupling, "relative_distance", predicted
+    ),
+    "decoupling_correlation": lambda found, predicted: _each_epoch(
+        found.decoupling, "correlation", predicted
+    ),
 }
 
 _TEXT = {"type": "string", "minLength": 1}

@@ -1,15 +1,54 @@
 """The figures of the noise: dataset in, Matplotlib figure out. They neither read nor estimate."""
 
 import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from sgd_escape.figure_style import COLOURS, THEORY, in_style
+from sgd_escape.figure_style import (
+    COLOURS,
+    THEORY,
+    in_style,
+)
 
 _LOSS, _NOISE = COLOURS[0], COLOURS[1]
+_BINS_PER_DECADE = 4
+
+
+@in_style
+def fig1(*compared: xr.Dataset) -> Figure:
+    """Fig. 1: spectra of both sides of Eq. (7), a panel for each epoch of training."""
+    columns = min(len(compared), 3)
+    rows = -(-len(compared) // columns)
+    figure = Figure(figsize=(0.4 + 2.25 * columns, 0.2 + 2.4 * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels, unused = grid.flat[: len(compared)], grid.flat[len(compared) :]
+    edges = _edges(compared)
+    for name, axes, spectra in zip("abcdef", panels, compared, strict=False):
+        _spectra(axes, spectra, edges)
+        epoch = int(spectra["epoch"])
+        stage = f"after {epoch} epoch{'s' * (epoch > 1)}" if epoch else "at initialization"
+        axes.set_title(f"({name}) {stage}", loc="left", fontsize=9)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("eigenvalue")
+        axes.tick_params(labelbottom=True)
+    for axes in unused:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"count, of $N={compared[0].sizes['index']}$")
+    panels[0].set(xscale="log", yscale="log", xlim=(edges[0], edges[-1]), ylim=(0.7, None))
+    panels[0].set_ylim(top=4 * panels[0].get_ylim()[1])
+    panels[0].set_xticks(
+        [10.0**power for power in range(-32, 32, 4) if edges[0] < 10.0**power < edges[-1]]
+    )
+    panels[0].xaxis.set_minor_locator(NullLocator())
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
 
 
 @in_style
@@ -67,6 +106,55 @@ def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figu
     panels[0].legend(loc="upper left")
     _name_panels(list(panels), [_network(run) for run in (fully_connected, convolutional)])
     return figure
+
+
+def _edges(compared: tuple[xr.Dataset, ...]) -> np.ndarray:
+    """Bins equally wide in the logarithm, in whole decades around all that is not rounding."""
+    lowest = min(float(spectra["rounding_floor"]) for spectra in compared)
+    highest = max(float(spectra[name][0]) for spectra in compared for name in _SIDES)
+    low, high = int(np.floor(np.log10(lowest))) - 1, int(np.ceil(np.log10(highest))) + 1
+    return np.logspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
+
+
+_SIDES: dict[str, dict[str, Any]] = {
+    "eigenvalue_exact": {
+        "histtype": "stepfilled",
+        "color": COLOURS[5],
+        "alpha": 0.75,
+        "label": r"exact, $\frac{1}{N}\sum\ell_\mu C_f^{(\mu)}$",
+    },
+    "eigenvalue_decoupled": {
+        "histtype": "step",
+        "color": COLOURS[1],
+        "linewidth": 1.0,
+        "label": r"decoupled, $\frac{L}{N}\sum C_f^{(\mu)}$",
+    },
+}
+
+
+def _spectra(axes: Axes, spectra: xr.Dataset, edges: np.ndarray) -> None:
+    for name, style in _SIDES.items():
+        # What lies outside is rounding, of either sign.
+        values = np.clip(spectra[name].values, edges[0], edges[-1])
+        axes.hist(values, edges.tolist(), **style)
+    floor = float(spectra["rounding_floor"])
+    axes.axvspan(edges[0], floor, color="0.9", zorder=0)
+    axes.axvline(floor, color="0.45", linewidth=0.7, label="rounding floor")
+    numbers = [
+        f"$L={float(spectra['loss']):.2g}$",
+        f"distance {float(spectra['relative_distance']):.2f}",
+        f"overlap {float(spectra['overlap']):.2f}",
+        f"correlation {float(spectra['correlation']):.2f}".replace("-", "\N{MINUS SIGN}"),
+    ]
+    axes.annotate(
+        "\n".join(numbers),
+        (floor, 0.96),
+        (5, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+        size=7.5,
+    )
 
 
 def _dynamics(axes: Axes, run: xr.Dataset, stage: xr.Dataset) -> None:

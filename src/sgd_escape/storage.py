@@ -131,6 +131,25 @@ KINDS: dict[str, FileKind] = {
             "trace_epoch": "int64 trace_epoch",
             "trace_factor": "float64 trace_epoch",
             "outputs": "int64",
+    "decoupling": FileKind(
+        {
+            "epoch": "int64",
+            "loss": "float64",
+            "eigenvalue_exact": "float64 index",
+            "eigenvalue_decoupled": "float64 index",
+            "rounding_floor": "float64",
+            "principal_cosine": "float64 direction",
+            "overlap": "float64",
+            "spectral_distance": "float64",
+            "leading_fraction": "float64",
+            "eigenvalue_factor": "float64",
+            "distribution_distance": "float64",
+            "relative_distance": "float64",
+            "relative_distance_low": "float64",
+            "relative_distance_high": "float64",
+            "correlation": "float64",
+            "correlation_low": "float64",
+            "correlation_high": "float64",
         }
     ),
     # A network of any layers, which its attribute names: weight_0, bias_0, ...
@@ -174,6 +193,18 @@ LABELS: dict[str, tuple[str, str]] = {
     "exact_first_passage_step": ("mean first-passage step of Eq. (12), exact", "steps"),
     "events": ("runs that passed", "runs"),
     "censored": ("runs that did not pass", "runs"),
+    "epoch": ("passes over the training set", "epochs"),
+    "eigenvalue_exact": ("eigenvalue of (1/N) sum l C_f, Eq. (7)", "1"),
+    "eigenvalue_decoupled": ("eigenvalue of (L/N) sum C_f, Eq. (7)", "1"),
+    "rounding_floor": ("machine precision times the largest eigenvalue", "1"),
+    "principal_cosine": ("cosine of a principal angle of the leading eigenvectors", "1"),
+    "overlap": ("mean squared cosine of the principal angles", "1"),
+    "spectral_distance": ("rms log10 ratio of the eigenvalues above the rounding floor", "1"),
+    "leading_fraction": ("fraction of the largest eigenvalue above which one is leading", "1"),
+    "eigenvalue_factor": ("rms factor between the leading eigenvalues", "1"),
+    "distribution_distance": ("Kolmogorov-Smirnov distance of the leading eigenvalues", "1"),
+    "relative_distance": ("Frobenius distance of both sides of Eq. (7) over the exact one", "1"),
+    "correlation": ("correlation of l with tr C_f over the examples", "1"),
 }
 
 

@@ -22,6 +22,7 @@ wildcard_constraints:
     B=r"\d+",
     first=r"\d+",
     last=r"\d+",
+    epoch=r"\d+",
     format="pdf|png",
 
 

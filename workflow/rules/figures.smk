@@ -1,4 +1,7 @@
 FIGURES = {
+    "fig1": lambda: expand(
+        "results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]
+    ),
     "fig3a": lambda: ["results/linear_regression/stationary.nc"],
     "fig3b": lambda: ["results/fits/linear_regression.nc"],
     "fig3c": lambda: ["results/fits/network.nc"],

@@ -33,6 +33,9 @@ rule claims:
             "results/network/hessian_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],
         ),
+        decoupling=expand(
+            "results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]
+        ),
         claims=str(ROOT / "workflow" / "claims.yaml"),
         paper=str(ROOT / "config" / "paper.yaml"),
         source=sources("claims.py"),

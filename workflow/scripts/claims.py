@@ -10,13 +10,14 @@ from sgd_escape import storage
 from sgd_escape.claims import Datasets, evaluate, load_claims, to_csv
 
 files, config = snakemake.input, snakemake.params.config
-seeds = config["network"]["pretraining"]["seeds"]
+seeds, epochs = config["network"]["pretraining"]["seeds"], config["decoupling"]["epochs"]
 datasets = Datasets(
     storage.read(files.stationary, "stationary"),
     storage.read(files.fit_linear_regression, "fit"),
     storage.read(files.fit_network, "fit"),
     {s: storage.read(path, "pretrained") for s, path in zip(seeds, files.pretrained, strict=True)},
     {s: storage.read(path, "hessian") for s, path in zip(seeds, files.hessian, strict=True)},
+    {e: storage.read(path, "decoupling") for e, path in zip(epochs, files.decoupling, strict=True)},
 )
 paper = yaml.safe_load(Path(files.paper).read_text(encoding="utf-8"))
 claims = evaluate(load_claims(files.claims), datasets, config, paper)
