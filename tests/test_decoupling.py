@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,13 @@ import pytest
 
 from sgd_escape import SgdEscapeError
 from sgd_escape.curvature import jacobian
-from sgd_escape.decoupling import Spectra, correlation, relative_distance, spectra
+from sgd_escape.decoupling import (
+    Spectra,
+    correlation,
+    permuted_distance,
+    relative_distance,
+    spectra,
+)
 from sgd_escape.estimation import Bootstrap
 from sgd_escape.gradient_noise import output_gram
 from sgd_escape.losses import mean_square_loss
@@ -170,6 +178,18 @@ def test_a_resample_counts_pairs_of_different_groups_twice_where_both_are_taken_
     expected = BOOTSTRAP(distance, 12)
     measured = relative_distance(gram, losses, BOOTSTRAP, groups=12)
     np.testing.assert_allclose(measured, expected, rtol=1e-9)
+
+
+def test_the_permuted_distance_is_the_mean_over_all_permutations_of_the_losses() -> None:
+    gram, losses = gram_and_losses(6)
+    orders = np.array(list(permutations(range(6))))
+    deviation = (losses - losses.mean())[orders]
+    difference, exact = (
+        np.mean(np.einsum("pi,ij,pj->p", values, gram**2, values))
+        for values in (deviation, losses[orders])
+    )
+    expected = np.sqrt(difference / exact)
+    assert permuted_distance(gram, losses) == pytest.approx(expected, rel=1e-12)
 
 
 def drawn(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:

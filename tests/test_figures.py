@@ -82,6 +82,7 @@ def compared(epoch: int) -> xr.Dataset:
             "eigenvalue_decoupled": ("index", np.geomspace(5, 1e-3, 30)),
             "rounding_floor": 8 * np.finfo(float).eps,
             "relative_distance": 0.123,
+            "permuted_distance": 0.045,
             "overlap": 0.987,
             "correlation": -0.05,
         }
@@ -193,5 +194,5 @@ def test_the_panels_of_the_spectra_name_their_epoch_size_and_numbers() -> None:
     assert "N=30" in first.get_ylabel()
     assert (
         second.texts[0].get_text()
-        == "$L=0.02$\ndistance 0.12\noverlap 0.99\ncorrelation \N{MINUS SIGN}0.05"
+        == "$L=0.02$\ndistance 0.12 (0.04)\noverlap 0.99\ncorrelation \N{MINUS SIGN}0.05"
     )

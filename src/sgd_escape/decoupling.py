@@ -165,6 +165,20 @@ def relative_distance(
     return bootstrap(distance, groups)
 
 
+def permuted_distance(
+    gram: Float[np.ndarray, "examples examples"], losses: Float[np.ndarray, " examples"]
+) -> float:
+    """The relative distance that is left when the examples exchange their losses at random.
+
+    Eq. (7) then holds but for the scatter of N examples. The square root of the ratio of the means,
+    over all permutations, of |E - D|² and |E|²: with v the variance of ℓ over the examples, s the
+    sum of K_μν² and t that of its diagonal, they are v [t - (s - t)/(N - 1)] and that plus L² s.
+    """
+    total, own = float(np.vdot(gram, gram)), float(np.sum(gram.diagonal() ** 2))
+    difference = float(losses.var()) * (own - (total - own) / (len(losses) - 1))
+    return float(np.sqrt(max(difference, 0.0) / (difference + losses.mean() ** 2 * total)))
+
+
 def correlation(
     losses: Float[np.ndarray, " examples"],
     traces: Float[np.ndarray, " examples"],

@@ -147,6 +147,7 @@ KINDS: dict[str, FileKind] = {
             "relative_distance": "float64",
             "relative_distance_low": "float64",
             "relative_distance_high": "float64",
+            "permuted_distance": "float64",
             "correlation": "float64",
             "correlation_low": "float64",
             "correlation_high": "float64",
@@ -204,6 +205,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "eigenvalue_factor": ("rms factor between the leading eigenvalues", "1"),
     "distribution_distance": ("Kolmogorov-Smirnov distance of the leading eigenvalues", "1"),
     "relative_distance": ("Frobenius distance of both sides of Eq. (7) over the exact one", "1"),
+    "permuted_distance": ("relative distance if losses are permuted among the examples", "1"),
     "correlation": ("correlation of l with tr C_f over the examples", "1"),
 }
 

@@ -43,6 +43,7 @@ storage.write(
             "leading_fraction": fraction,
             "eigenvalue_factor": 10 ** spectra.spectral_distance(fraction),
             "distribution_distance": spectra.distribution_distance(fraction),
+            "permuted_distance": decoupling.permuted_distance(gram, losses),
         }
         | {
             f"{name}{part}": number
