@@ -115,6 +115,36 @@ def decoupling(distance: float, overlap: float, correlation: float) -> xr.Datase
     )
 
 
+def noise() -> xr.Dataset:
+    """Slopes of two architectures over four stages, and the range of the trace's ratio."""
+    slopes = [[1.1, 0.3, 1.2, 1.95], [0.6, 0.75, 1.5, 1.7]]
+    return xr.Dataset(
+        with_interval("slope", ["architecture", "stage"], slopes, 0.08)
+        | {
+            "trace_ratio": ("architecture", [1.0, 1.0]),
+            "trace_ratio_low": ("architecture", [0.8, 0.4]),
+            "trace_ratio_high": ("architecture", [1.3, 1.1]),
+        },
+        {"architecture": ["fc", "cnn"], "stage": ["late", "early", "intermediate", "small"]},
+    )
+
+
+def alignment(ratio: float, half_width: float, exact: float) -> xr.Dataset:
+    """Every ratio is 1, but one of the three directions and the trace have the given one."""
+    return xr.Dataset(
+        {
+            **with_interval("noise_ratio", ["direction"], [1.0, ratio, 1.0], half_width),
+            **with_interval("trace_ratio", [], ratio, half_width),
+            **with_interval("noise_exponent", [], 1.07, 0.02),
+            "eigenvalue": ("direction", [80.0, 50.0, 20.0]),
+            "exact_eigenvalue": ("direction", [exact, 50.0, 20.0]),
+            "gradient_fraction": ((), ratio / 20),
+            "residual_norm": ((), ratio / 20),
+        },
+        {"direction": [1, 2, 3]},
+    )
+
+
 @pytest.fixture
 def datasets() -> Datasets:
     return Datasets(
@@ -123,7 +153,9 @@ def datasets() -> Datasets:
         fit_network(),
         {0: pretrained(0.033, 0.02), 3: pretrained(0.2, -0.3)},
         {0: hessian(95.0), 3: hessian(20.0)},
+        noise(),
         {0: decoupling(0.05, 0.95, -0.03), 50: decoupling(0.4, 0.8, 0.09)},
+        {0: alignment(0.92, 0.05, 82.0), 3: alignment(1.4, 0.02, 70.0)},
     )
 
 
@@ -132,7 +164,6 @@ def decided(datasets: Datasets) -> dict[str, Claim]:
 
 
 WITHIN = {"within": {"absolute": 1.0}}
-OUTSIDE = {"outside": {"absolute": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -155,15 +186,16 @@ OUTSIDE = {"outside": {"absolute": 1.0}}
         ({"range": [1, 2]}, 0.5, 0.99, "not reproduced"),
         ({"range": [1, 2]}, 2.01, 3.0, "not reproduced"),
         ({"range": [1, 2]}, 2.0, 3.0, "inconclusive"),
-        (OUTSIDE, 7.0, 8.99, "reproduced"),
-        (OUTSIDE, 11.01, 12.0, "reproduced"),
-        (OUTSIDE, 9.0, 11.0, "not reproduced"),
-        (OUTSIDE, 8.0, 9.0, "inconclusive"),
         ({"above": 0}, 0.01, 1.0, "reproduced"),
         ({"above": 0}, 0.0, 1.0, "inconclusive"),
         ({"above": 0}, -1.0, 1.0, "inconclusive"),
         ({"above": 0}, -1.0, 0.0, "inconclusive"),
         ({"above": 0}, -1.0, -0.01, "not reproduced"),
+        ({"below": 0.1}, 0.0, 0.09, "reproduced"),
+        ({"below": 0.1}, 0.0, 0.1, "inconclusive"),
+        ({"below": 0.1}, 0.0, 0.2, "inconclusive"),
+        ({"below": 0.1}, 0.1, 0.2, "inconclusive"),
+        ({"below": 0.1}, 0.11, 0.2, "not reproduced"),
     ],
 )
 def test_a_verdict_follows_from_where_the_interval_lies(
@@ -172,7 +204,7 @@ def test_a_verdict_follows_from_where_the_interval_lies(
     assert verdict(rule, 10.0, low, high) == expected
 
 
-@pytest.mark.parametrize("rule", [WITHIN, OUTSIDE, {"range": [1, 2]}, {"above": 0}])
+@pytest.mark.parametrize("rule", [WITHIN, {"range": [1, 2]}, {"above": 0}, {"below": 2}])
 @pytest.mark.parametrize("position", range(3))
 @pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_leaves_a_claim_inconclusive(
@@ -183,7 +215,7 @@ def test_a_number_that_is_not_finite_leaves_a_claim_inconclusive(
     assert verdict(rule, *numbers) == "inconclusive"
 
 
-@pytest.mark.parametrize("rule", [WITHIN, {"range": [9, 11]}, OUTSIDE, {"above": 0}])
+@pytest.mark.parametrize("rule", [WITHIN, {"range": [9, 11]}, {"above": 0}, {"below": 2}])
 def test_an_interval_that_leads_through_infinity_leaves_a_claim_inconclusive(
     rule: dict[str, Any],
 ) -> None:
@@ -245,6 +277,30 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "decoupling-distance[epoch=50]": fails,
         "decoupling-correlation[epoch=0]": holds,
         "decoupling-correlation[epoch=50]": open_,
+        "noise-early[architecture=fc]": holds,
+        "noise-early[architecture=cnn]": open_,
+        "noise-late[architecture=fc]": holds,
+        "noise-late[architecture=cnn]": fails,
+        "noise-intermediate[architecture=fc]": holds,
+        "noise-intermediate[architecture=cnn]": fails,
+        "noise-small[architecture=fc]": holds,
+        "noise-small[architecture=cnn]": fails,
+        "noise-trace-factor[architecture=fc]": holds,
+        "noise-trace-factor[architecture=cnn]": open_,
+        "noise-trace[seed=0]": open_,
+        "noise-trace[seed=3]": fails,
+        "noise-sharpest-direction[seed=0]": holds,
+        "noise-sharpest-direction[seed=3]": holds,
+        "noise-every-direction[seed=0]": holds,
+        "noise-every-direction[seed=3]": fails,
+        "noise-exponent[seed=0]": holds,
+        "noise-exponent[seed=3]": holds,
+        "neglected-gradient[seed=0]": holds,
+        "neglected-gradient[seed=3]": fails,
+        "neglected-residual[seed=0]": holds,
+        "neglected-residual[seed=3]": holds,
+        "exact-curvature[seed=0]": holds,
+        "exact-curvature[seed=3]": fails,
     }
 
 
@@ -267,6 +323,9 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         ("decoupling-directions[epoch=0]", 0.9, 0.95, 0.0),
         ("decoupling-distance[epoch=50]", 0.0, 0.4, 0.01),
         ("decoupling-correlation[epoch=0]", 0.0, -0.03, 0.02),
+        ("noise-sharpest-direction[seed=3]", 1.0, 1.0, 0.02),
+        ("noise-every-direction[seed=3]", 1.0, 1.4, 0.02),
+        ("exact-curvature[seed=0]", 80.0, 82.0, 0.0),
         # Half-widths 0.01/3 and 0.01/9, added in squares, halved.
         ("stationary-small-learning-rate[eta=0.5]", 1.0, 1.02, math.hypot(1 / 3, 1 / 9) / 200),
     ],
@@ -302,6 +361,14 @@ def test_too_few_dimensions_for_a_slope_leave_its_claim_inconclusive(datasets: D
     assert claim.verdict == "inconclusive"
 
 
+@pytest.mark.parametrize(("ratios", "farthest"), [([1.3, 0.72], 0.72), ([1.45, 0.72], 1.45)])
+def test_the_farthest_direction_is_that_whose_noise_is_off_by_the_largest_factor(
+    datasets: Datasets, ratios: list[float], farthest: float
+) -> None:
+    datasets.alignment[0]["noise_ratio"][1:] = ratios
+    assert decided(datasets)["noise-every-direction[seed=0]"].measured == farthest
+
+
 def test_a_single_epoch_has_no_drift(datasets: Datasets) -> None:
     one = datasets.pretrained[0].isel(epoch=[0])
     found = decided(datasets._replace(pretrained={0: one}))
@@ -320,9 +387,11 @@ def test_every_quantity_is_claimed_and_every_claim_names_sizes_of_the_paper() ->
     assert {fidelity(claim["sizes"], PAPER, PAPER) for claim in claims} == {"exact"}
 
 
-def test_a_claim_above_a_bound_predicts_that_bound() -> None:
-    bounds = [claim for claim in load_claims(CLAIMS) if "above" in claim["rule"]]
-    assert [claim["predicted"] for claim in bounds] == [claim["rule"]["above"] for claim in bounds]
+@pytest.mark.parametrize("rule", ["above", "below"])
+def test_a_claim_about_a_bound_predicts_that_bound(rule: str) -> None:
+    bounds = [claim for claim in load_claims(CLAIMS) if rule in claim["rule"]]
+    assert bounds
+    assert [claim["predicted"] for claim in bounds] == [claim["rule"][rule] for claim in bounds]
 
 
 def test_fidelity_names_every_scaled_size_once() -> None:
@@ -363,7 +432,7 @@ def test_another_table_is_not_taken_for_claims(text: str) -> None:
 
 def test_the_summary_counts_every_verdict_even_those_that_nobody_has(datasets: Datasets) -> None:
     found = evaluate(load_claims(CLAIMS), datasets, PAPER, PAPER)
-    assert sum(summary(found).values()) == len(found) == 47
+    assert sum(summary(found).values()) == len(found) == 71
     assert summary([]) == {"reproduced": 0, "not reproduced": 0, "inconclusive": 0}
 
 

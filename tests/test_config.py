@@ -126,6 +126,7 @@ def test_config_yaml_with_an_overlay_is_valid(overlay: Path, config: dict[str, A
         {
             "set": {
                 "network.n_samples": 20,
+                "network.alignment.directions": 19,
                 "network.pretraining.batch_size": 20,
                 "network.first_passage.batch_sizes": [20],
             }

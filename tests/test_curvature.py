@@ -3,13 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
 from sgd_escape import SgdEscapeError
 from sgd_escape.curvature import (
+    SymmetricOperator,
     effective_dimension,
     gap_dimension,
     gauss_newton_hessian,
+    gauss_newton_operator,
+    hessian_operator,
     jacobian,
+    leading_eigenpairs,
+    quadratic_forms,
+    residual_term_operator,
+    spectral_norm,
     spectrum,
     threshold_dimension,
 )
@@ -201,3 +209,154 @@ def test_the_threshold_dimension_counts_eigenvalues_above_each_fraction_of_the_l
     eigenvalues = np.array([100.0, 50.0, 10.0, 1.0, 0.5, 0.0])
     fractions = np.array([0.001, 0.01, 0.05, 0.5, 0.9])
     assert np.array_equal(threshold_dimension(eigenvalues, fractions), [5, 3, 3, 1, 1])
+
+
+def dense(matrix: SymmetricOperator) -> np.ndarray:
+    return np.stack([matrix.product(row) for row in jnp.eye(matrix.size)])
+
+
+def operator(matrix: np.ndarray) -> SymmetricOperator:
+    return SymmetricOperator(Partial(jnp.matmul, jnp.asarray(matrix)), len(matrix))
+
+
+def exact_hessian(network: Network, inputs: jax.Array, labels: jax.Array) -> np.ndarray:
+    flat, unravel = ravel_pytree(network)
+    return np.asarray(jax.hessian(lambda p: full_loss(unravel(p), inputs, labels))(flat))
+
+
+def one_hidden_layer() -> Network:
+    start = init_network(jax.random.key(5), [5, 4, 1])
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) + 0.1 * (a.ndim == 1), start)
+
+
+def test_the_products_with_the_hessian_of_equation_44_are_those_of_the_matrix(
+    network: Network, inputs: jax.Array
+) -> None:
+    matrix = dense(gauss_newton_operator(network, inputs))
+    np.testing.assert_allclose(matrix, gauss_newton_hessian(network, inputs), atol=1e-13)
+
+
+def test_the_products_with_the_exact_hessian_are_those_of_the_matrix(
+    network: Network, inputs: jax.Array
+) -> None:
+    labels = jnp.sin(inputs[:, :1])
+    expected = exact_hessian(network, inputs, labels)
+    np.testing.assert_allclose(
+        dense(hessian_operator(network, inputs, labels)), expected, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_exact_hessian_is_that_of_equation_44_and_the_residual_term(
+    outputs: int, inputs: jax.Array
+) -> None:
+    """Eq. (10), each term by a derivation of its own."""
+    network = init_network(jax.random.key(7), [5, 4, 3, outputs])
+    labels = jnp.sin(inputs[:, :outputs])
+    first = dense(gauss_newton_operator(network, inputs))
+    second = dense(residual_term_operator(network, inputs, labels))
+    assert np.linalg.norm(second) > 0.01 * np.linalg.norm(first)
+    np.testing.assert_allclose(
+        dense(hessian_operator(network, inputs, labels)), first + second, atol=1e-13
+    )
+
+
+def test_the_residual_term_of_one_hidden_layer_couples_only_the_layers(
+    inputs: jax.Array,
+) -> None:
+    """For f = relu(z)·a + c with z = xW + b it is (1/N) Σ r x 1[z > 0], between W and a only.
+
+    Hence its eigenvalues are plus and minus the singular values of that block.
+    """
+    network = one_hidden_layer()
+    labels = jnp.sin(inputs[:, :1])
+    hidden, with_one = network[0], np.column_stack([inputs, np.ones(30)])
+    active = np.asarray(inputs @ hidden.weight + hidden.bias[None] > 0)
+    residual = np.asarray(apply_network(network, inputs) - labels)
+    means = with_one.T @ (residual * active) / 30
+    # One column for each output weight; W and b of its hidden unit only.
+    block = np.zeros((24, 4))
+    for unit in range(4):
+        block[unit:20:4, unit] = means[:5, unit]
+        block[20 + unit, unit] = means[5, unit]
+    expected = np.zeros((29, 29))
+    expected[:24, 24:28], expected[24:28, :24] = block, block.T
+
+    found = residual_term_operator(network, inputs, labels)
+    np.testing.assert_allclose(dense(found), expected, atol=1e-14)
+    singular = np.linalg.svd(block, compute_uv=False)
+    assert spectral_norm(found) == pytest.approx(singular[0], rel=1e-9)
+    assert leading_eigenpairs(-found, 1).value[0] == pytest.approx(singular[0], rel=1e-9)
+
+
+def test_lanczos_finds_the_leading_eigenpairs_that_lapack_finds(
+    network: Network, inputs: jax.Array
+) -> None:
+    labels = jnp.sin(inputs[:, :1])
+    for matrix in [
+        gauss_newton_operator(network, inputs),
+        hessian_operator(network, inputs, labels),
+    ]:
+        values, vectors = np.linalg.eigh(dense(matrix))
+        found = leading_eigenpairs(matrix, 6)
+        np.testing.assert_allclose(found.value, values[:-7:-1], rtol=1e-10)
+        overlap = np.sum(found.vector * vectors.T[:-7:-1], axis=1)
+        np.testing.assert_allclose(np.abs(overlap), 1, atol=1e-10)
+        np.testing.assert_allclose(found.vector @ found.vector.T, np.eye(6), atol=1e-12)
+
+
+def test_products_with_a_float32_network_are_taken_in_float64(
+    network: Network, inputs: jax.Array
+) -> None:
+    single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (network, inputs))
+    found = leading_eigenpairs(gauss_newton_operator(*single), 3).value
+    np.testing.assert_allclose(found, spectrum(gauss_newton_hessian(*single))[:3], rtol=1e-12)
+
+
+def test_lanczos_goes_on_until_crowded_eigenvalues_have_converged() -> None:
+    # Relative gaps of 1/400: the first 30 iterations are far from enough.
+    prescribed = np.linspace(0.5, 1, 200)[::-1]
+    found = leading_eigenpairs(operator(with_spectrum(prescribed)), 5)
+    np.testing.assert_allclose(found.value, prescribed[:5], rtol=1e-12)
+
+
+def test_eigenvalues_that_did_not_converge_are_refused() -> None:
+    matrix = operator(with_spectrum(np.linspace(0.5, 1, 200)))
+    with pytest.raises(SgdEscapeError, match=r"5 leading .* after 40 Lanczos.*raise max_iter"):
+        leading_eigenpairs(matrix, 5, max_iterations=40)
+
+
+@pytest.mark.parametrize(
+    ("prescribed", "count"),
+    [
+        ([7.0, 4.0, 2.0, *[0.0] * 30], 4),
+        ([7.0, 7.0, 2.0, *[-1.0] * 30], 3),
+        ([0.0] * 33, 1),
+    ],
+)
+def test_a_closed_krylov_space_holds_every_different_eigenvalue_once(
+    prescribed: list[float], count: int
+) -> None:
+    matrix = operator(with_spectrum(np.array(prescribed)))
+    different = np.unique(prescribed)[::-1]
+    np.testing.assert_allclose(leading_eigenpairs(matrix, count).value, different, atol=1e-12)
+    with pytest.raises(SgdEscapeError, match=f"{count + 1} leading .* has only {count}; ask"):
+        leading_eigenpairs(matrix, count + 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_products_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(SgdEscapeError, match=r"finite products Av.*pre-train it again"):
+        leading_eigenpairs(operator(np.diag([1.0, 2.0, bad])), 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_spectral_norm_is_found_at_either_end(sign: int) -> None:
+    matrix = with_spectrum(sign * np.array([-9.0, -1.0, 0.5, 3.0, 8.0]))
+    assert spectral_norm(operator(matrix)) == pytest.approx(9, rel=1e-12)
+
+
+def test_quadratic_forms_along_the_eigenvectors_are_the_eigenvalues() -> None:
+    matrix = with_spectrum(np.array([-9.0, -1.0, 0.5, 3.0, 8.0]))
+    values, vectors = np.linalg.eigh(matrix)
+    np.testing.assert_allclose(quadratic_forms(operator(matrix), 2 * vectors.T), 4 * values)

@@ -89,8 +89,26 @@ def compared(epoch: int) -> xr.Dataset:
     )
 
 
+def alignment(seed: int) -> xr.Dataset:
+    """Noise 10 % above Eq. (6) in every direction, exact eigenvalues 1 % below."""
+    eigenvalue, one = np.array([70.0, 20.0, 5.0]), np.ones(3)
+    return xr.Dataset(
+        bounded("noise_ratio", ("direction",), 1.1 * one)
+        | {
+            "eigenvalue": ("direction", eigenvalue),
+            "exact_eigenvalue": ("direction", 0.99 * eigenvalue),
+            "noise": ("direction", 1.1 * 2 * 0.03 * eigenvalue),
+            "loss": 0.03,
+            "trace_ratio": 1.1,
+        },
+        {"direction": [1, 2, 3]},
+        {"seed": seed},
+    )
+
+
 DRAWN = {
     "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
+    "alignment": lambda: noise_figures.alignment(alignment(0), alignment(1)),
     "fig3a": lambda: figures.fig3a(stationary()),
     "fig3b": lambda: figures.fig3b(REGRESSION),
     "fig3c": lambda: figures.fig3c(NETWORK),
@@ -150,6 +168,16 @@ def test_residuals_of_an_exact_power_law_are_one() -> None:
             np.testing.assert_allclose(series, [[2.0, 1.0], [3.0, 1.0]])
     for series in points(figure, 1):
         np.testing.assert_allclose(series[:, 1], [2**5 / np.exp(3), 3**5 / np.exp(6)])
+
+
+def test_the_noise_over_twice_the_loss_stands_against_the_curvature() -> None:
+    left, middle, right = noise_figures.alignment(alignment(0), alignment(1)).axes
+    seed, _, equality = (line.get_xydata() for line in left.lines)
+    np.testing.assert_allclose(seed, np.array([[70.0, 77.0], [20.0, 22.0], [5.0, 5.5]]))
+    np.testing.assert_allclose(equality[:, 0], equality[:, 1])
+    (bars,) = middle.containers
+    np.testing.assert_allclose(bars.lines[0].get_xydata(), [[1, 1.1], [2, 1.1], [3, 1.1]])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), -1.0)
 
 
 def test_a_figure_leaves_the_style_of_the_session_alone() -> None:

@@ -16,6 +16,7 @@ LAYERS = [
     {"first_passage"},
     {"estimation"},
     {"decoupling"},
+    {"alignment"},
     {"packages"},
     {"sources"},
     {"storage", "datasets"},

@@ -57,7 +57,13 @@ def test_every_epoch_is_measured_on_the_network_that_plain_training_gives(
         if epoch:
             batches = Epoch(40, 10)
             expected = train(
-                network, *map(jnp.asarray, data), batches, KEY, learning_rate=0.1, steps=4 * epoch, loss=loss
+                network,
+                *map(jnp.asarray, data),
+                batches,
+                KEY,
+                learning_rate=0.1,
+                steps=4 * epoch,
+                loss=loss,
             ).network
         noise = noise_strength(expected, *map(jnp.asarray, data), loss, examples_at_once=10)
         assert measured.loss[epoch] == noise.loss

@@ -52,8 +52,10 @@ def pins_of(name):
 
 def test_conda_and_pyproject_ask_for_the_same_packages_with_the_same_bounds():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (from_pip,) = (entry for entry in environment["dependencies"] if isinstance(entry, dict))
+    from_conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     tools = bounds(f"{name}{specifier}" for name, specifier in CONDA_TOOLS.items())
-    assert bounds(environment["dependencies"]) == needed() | tools
+    assert bounds(from_conda + from_pip["pip"]) == needed() | tools
 
 
 def test_conda_takes_packages_from_the_community_channels_only():

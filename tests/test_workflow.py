@@ -42,6 +42,7 @@ STUDY = {
         "n_samples": 100,
         "hidden_units": 2,
         "pretraining": {"seeds": [0, 1], "batch_size": 10, "steps": 200},
+        "alignment": {"directions": 3},
         "first_passage": {
             "learning_rates": [0.02, 0.03, 0.04],
             "runs": 4,
@@ -107,6 +108,7 @@ def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
 def contents(folder: Path) -> dict[str, str]:
     """The arrays of every file between rules but the shards, as digests."""
     kinds = {"data": "dataset", "fits": "fit", "stationary": "stationary", "hessian": "hessian"}
+    kinds |= {"alignment": "alignment"}
     kinds |= {"stationary_samples": "stationary_samples", "first": "first_passage"}
     kinds |= {f"epoch{epoch}": "decoupling" for epoch in [0, 3]}
     kinds |= {f"network_epoch{epoch}": "network" for epoch in [0, 3]}
@@ -153,6 +155,8 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     wanted = {"data/mnist.nc", "linear_regression/stationary.nc", "fits/network.nc"}
     wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
     wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
+    wanted |= {f"noise/alignment_seed{s}.nc" for s in [0, 1]}
+    wanted |= {f"figures/{name}.{f}" for name in ["alignment"] for f in ["pdf", "png"]}
     wanted |= {f"figures/fig{n}.{f}" for n in ["3a", "3b", "3c", "4", "6"] for f in ["pdf", "png"]}
     wanted |= {f"decoupling/{name}epoch{e}.nc" for name in ["", "network_"] for e in [0, 3]}
     wanted |= {"figures/fig1.pdf", "figures/fig1.png"}

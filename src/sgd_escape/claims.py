@@ -50,7 +50,7 @@ class Claim(NamedTuple):
 class Datasets(NamedTuple):
     """What the claims are decided on.
 
-    `pretrained` and `hessian` are keyed by the seed, `decoupling` by the epoch.
+    Files of the pre-trained networks are keyed by the seed, those of `decoupling` by the epoch.
     """
 
     stationary: xr.Dataset
@@ -58,15 +58,28 @@ class Datasets(NamedTuple):
     fit_network: xr.Dataset
     pretrained: Mapping[int, xr.Dataset]
     hessian: Mapping[int, xr.Dataset]
+    fit_noise: xr.Dataset
     decoupling: Mapping[int, xr.Dataset]
+    alignment: Mapping[int, xr.Dataset]
 
 
 def cases(dataset: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Every point of a dataset with its label, such as "eta=0.006,B=10"."""
     for position in np.ndindex(*dataset.sizes.values()):
         point = dataset.isel(dict(zip(dataset.sizes, position, strict=True)))
-        labels = (f"{_SYMBOLS.get(str(d), d)}={point[d].item():g}" for d in dataset.sizes)
+        labels = (f"{_SYMBOLS.get(str(d), d)}={_shown(point[d].item())}" for d in dataset.sizes)
         yield ",".join(labels), point
+
+
+def _shown(coordinate: float | str) -> str:
+    return coordinate if isinstance(coordinate, str) else f"{coordinate:g}"
+
+
+def _stage(stage: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """Slopes of log N against log L over one stage of the trainings."""
+    return lambda found, predicted: _against(
+        found.fit_noise[["slope", "slope_low", "slope_high"]].sel(stage=stage), "slope", predicted
+    )
 
 
 def _against(dataset: xr.Dataset, name: str, predicted: str | float) -> Iterator[Row]:
@@ -103,6 +116,19 @@ def _each_epoch(
         expected = dataset[predicted] if isinstance(predicted, str) else predicted
         bounds = (float(numbers[f"{name}{part}"]) for part in ["", "_low", "_high"])
         yield Row(f"[epoch={epoch}]", float(expected), *bounds)
+
+
+def _each_seed_against(
+    datasets: Mapping[int, xr.Dataset],
+    name: str,
+    predicted: str | float,
+    chosen: Callable[[xr.Dataset], int] | None = None,
+) -> Iterator[Row]:
+    """The scalar `name` of every seed, or its value at the direction that is chosen."""
+    for seed, dataset in datasets.items():
+        point = dataset.isel(direction=chosen(dataset)) if chosen else dataset
+        for row in _against(point, name, predicted):
+            yield row._replace(suffix=f"[seed={seed}]")
 
 
 def _stationary_ratio(dataset: xr.Dataset) -> xr.Dataset:
@@ -144,6 +170,11 @@ def _drift(pretrained: xr.Dataset) -> float:
 def _bulk_fraction(hessian: xr.Dataset) -> float:
     eigenvalue = hessian["eigenvalue"].values
     return float(np.mean(eigenvalue < 0.01 * eigenvalue.max()))
+
+
+def _farthest(alignment: xr.Dataset) -> int:
+    """The direction whose noise is farthest from Eq. (6), as a factor."""
+    return int(np.argmax(np.abs(np.log(alignment["noise_ratio"].values))))
 
 
 # What a claim can be about, given the claim's `predicted`: a number or the name of a variable.
@@ -209,6 +240,36 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     "decoupling_correlation": lambda found, predicted: _each_epoch(
         found.decoupling, "correlation", predicted
     ),
+    "noise_slope_early": _stage("early"),
+    "noise_slope_late": _stage("late"),
+    "noise_slope_intermediate": _stage("intermediate"),
+    "noise_slope_small": _stage("small"),
+    "trace_factor_ratio": lambda found, predicted: _against(
+        found.fit_noise, "trace_ratio", predicted
+    ),
+    "noise_trace_ratio": lambda found, predicted: _each_seed_against(
+        found.alignment, "trace_ratio", predicted
+    ),
+    "noise_ratio_sharpest": lambda found, predicted: _each_seed_against(
+        found.alignment, "noise_ratio", predicted, lambda _: 0
+    ),
+    "noise_ratio_farthest": lambda found, predicted: _each_seed_against(
+        found.alignment, "noise_ratio", predicted, _farthest
+    ),
+    "noise_exponent": lambda found, predicted: _each_seed_against(
+        found.alignment, "noise_exponent", predicted
+    ),
+    "gradient_fraction": lambda found, predicted: _each_seed(
+        found.alignment, lambda alignment: float(alignment["gradient_fraction"]), predicted
+    ),
+    "residual_norm": lambda found, predicted: _each_seed(
+        found.alignment, lambda alignment: float(alignment["residual_norm"]), predicted
+    ),
+    "exact_curvature": lambda found, predicted: _each_seed(
+        {seed: found.isel(direction=0) for seed, found in found.alignment.items()},
+        lambda sharpest: float(sharpest["exact_eigenvalue"]),
+        predicted,
+    ),
 }
 
 _TEXT = {"type": "string", "minLength": 1}
@@ -230,9 +291,9 @@ _PROPERTIES = {
         "type": "object",
         "properties": {
             "within": _TOLERANCE,
-            "outside": _TOLERANCE,
             "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
             "above": _NUMBER,
+            "below": _NUMBER,
         },
         "additionalProperties": False,
         "minProperties": 1,
@@ -286,19 +347,19 @@ def verdict(rule: Mapping[str, Any], predicted: float, low: float, high: float) 
     """Decide a claim by its rule from the interval [low, high] of the measured value.
 
     `within` a band around the prediction, or a `range` without it: an interval inside the closed
-    band is reproduced, one that does not meet it is not. `outside` is the opposite. `above` a
-    bound: an interval above it is reproduced, one below it is not. All else is inconclusive, and
-    so is what is not finite, or upside down: the inverse of an interval around 0 leads through ∞.
+    band is reproduced, one that does not meet it is not. `above` a bound: an interval above it is
+    reproduced, one below it is not; `below` is the opposite. All else is inconclusive, and so is
+    what is not finite, or upside down: the inverse of an interval around 0 leads through ∞.
     """
     if not np.isfinite([predicted, low, high]).all() or low > high:
         return INCONCLUSIVE
     if "above" in rule:
         holds, fails = low > rule["above"], high < rule["above"]
+    elif "below" in rule:
+        holds, fails = high < rule["below"], low > rule["below"]
     else:
         lowest, highest = _band(rule, predicted)
         holds, fails = lowest <= low and high <= highest, high < lowest or low > highest
-    if "outside" in rule:
-        holds, fails = fails, holds
     return REPRODUCED if holds else NOT_REPRODUCED if fails else INCONCLUSIVE
 
 
@@ -306,7 +367,7 @@ def _band(rule: Mapping[str, Any], predicted: float) -> tuple[float, float]:
     if "range" in rule:
         lowest, highest = rule["range"]
         return lowest, highest
-    tolerance = rule.get("within") or rule["outside"]
+    tolerance = rule["within"]
     width = tolerance.get("absolute", tolerance.get("relative", 0) * abs(predicted))
     return predicted - width, predicted + width
 

@@ -264,6 +264,14 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         yield from _large_batches(path, network[name][key], path[:1], network["n_samples"])
     yield from _partial_pass(network["pretraining"], network["n_samples"])
     yield from _noise_contradictions(config["noise"])
+    directions = network["alignment"]["directions"]
+    if directions >= network["n_samples"]:
+        yield Contradiction(
+            ("network", "alignment", "directions"),
+            f"is {directions}, but must be below network.n_samples = {network['n_samples']}: the "
+            "Hessian of Eq. (44) has no more curved directions than examples. "
+            "Lower it or raise n_samples.",
+        )
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
     yield from _decoupling_contradictions(config["decoupling"])

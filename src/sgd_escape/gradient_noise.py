@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,14 @@ from jaxtyping import Array, Float
 
 from sgd_escape.errors import SgdEscapeError
 from sgd_escape.losses import PerExampleLoss, output_gradient
-from sgd_escape.networks import Dense, MaxPool, Network, apply_network, forward_pass
-
-Tree = TypeVar("Tree")
+from sgd_escape.networks import (
+    Dense,
+    MaxPool,
+    Network,
+    apply_network,
+    forward_pass,
+    in_float64,
+)
 
 
 class NoiseStrength(NamedTuple):
@@ -153,7 +158,7 @@ def noise_covariance(
             f"batches without replacement need a size from 1 to the {n_samples} examples, but it "
             f"is {batch_size}; change the size or draw with replacement"
         )
-    network, inputs, labels = _in_float64((network, inputs, labels))
+    network, inputs, labels = in_float64((network, inputs, labels))
     parameters = ravel_pytree(network)[0].size
     second, mean = np.zeros((parameters, parameters)), np.zeros(parameters)
     for rows in _chunks(n_samples, examples_at_once):
@@ -194,7 +199,7 @@ def output_gram(
             f"with {outputs} outputs; use a dense network with one output"
         )
     gram = np.zeros((len(inputs), len(inputs)))
-    for a, delta in zip(*_output_errors(*_in_float64((network, inputs))), strict=True):
+    for a, delta in zip(*_output_errors(*in_float64((network, inputs))), strict=True):
         gram += _layer_gram(np.asarray(a)[:, 0], np.asarray(delta)[:, 0])
     return gram
 
@@ -216,8 +221,3 @@ def _output_errors(network: Network, inputs: Array) -> tuple[tuple[Array, ...], 
 def _chunks(n_samples: int, examples_at_once: int) -> Iterator[slice]:
     for start in range(0, n_samples, examples_at_once):
         yield slice(start, start + examples_at_once)
-
-
-def _in_float64(tree: Tree) -> Tree:
-    widened: Tree = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
-    return widened

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,13 @@ class MaxPool:
 Layer = Dense | Convolution | MaxPool
 Network = tuple[Layer, ...]
 DenseNetwork = tuple[Dense, ...]
+Tree = TypeVar("Tree")
+
+
+def in_float64(tree: Tree) -> Tree:
+    """The same networks and arrays in float64, for exact references."""
+    widened: Tree = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+    return widened
 
 
 def glorot_uniform(

@@ -11,8 +11,13 @@ from matplotlib.ticker import NullLocator
 
 from sgd_escape.figure_style import (
     COLOURS,
+    EXACT,
+    MARKERS,
     THEORY,
+    colour_of,
     in_style,
+    plain_ticks,
+    points,
 )
 
 _LOSS, _NOISE = COLOURS[0], COLOURS[1]
@@ -108,6 +113,33 @@ def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figu
     return figure
 
 
+@in_style
+def alignment(*seeds: xr.Dataset) -> Figure:
+    """Eq. (6) along the leading eigenvectors, one series a seed; intervals for the first of them.
+
+    (a) noise over 2L against the eigenvalue; (b) their ratio by rank, with that of the traces;
+    (c) eigenvalues of the exact Hessian relative to those of Eq. (44).
+    """
+    figure = Figure(figsize=(6.8, 2.4))
+    left, middle, right = figure.subplots(1, 3)
+    for index, run in enumerate(seeds):
+        curvature, label = run["eigenvalue"].values, f"seed {run.attrs['seed']}"
+        _series(left, curvature, run["noise"] / (2 * run["loss"]), index, label)
+        if index:
+            _series(middle, run["direction"], run["noise_ratio"], index, None, alpha=0.45)
+        deviation = 100 * (run["exact_eigenvalue"] / curvature - 1)
+        _series(right, curvature, deviation, index, None)
+    _ratios(middle, seeds[0])
+    _equality(left, np.concatenate([run["eigenvalue"].values for run in seeds]))
+    right.axhline(0, color="0.3", **THEORY)
+    right.set(xscale="log", xlabel="$h_i$, Eq. (44)", ylabel=r"exact$\,/\,$Eq. (44) $-$ 1 (%)")
+    for axes, name in zip([left, middle, right], "abc", strict=True):
+        axes.set_title(f"({name})", loc="left", fontsize=9)
+    for axes, which in [(left, "x"), (left, "y"), (right, "x")]:
+        _decade_ticks(axes, which)
+    return figure
+
+
 def _edges(compared: tuple[xr.Dataset, ...]) -> np.ndarray:
     """Bins equally wide in the logarithm, in whole decades around all that is not rounding."""
     lowest = min(float(spectra["rounding_floor"]) for spectra in compared)
@@ -142,8 +174,7 @@ def _spectra(axes: Axes, spectra: xr.Dataset, edges: np.ndarray) -> None:
     axes.axvline(floor, color="0.45", linewidth=0.7, label="rounding floor")
     numbers = [
         f"$L={float(spectra['loss']):.2g}$",
-        f"distance {float(spectra['relative_distance']):.2f}"
-        f" ({float(spectra['permuted_distance']):.2f})",
+        f"distance {float(spectra['relative_distance']):.2f}",
         f"overlap {float(spectra['overlap']):.2f}",
         f"correlation {float(spectra['correlation']):.2f}".replace("-", "\N{MINUS SIGN}"),
     ]
@@ -205,3 +236,54 @@ def _network(run: xr.Dataset) -> str:
 def _name_panels(panels: list[Axes], titles: list[str] | None = None) -> None:
     for name, axes, title in zip("abcd", panels, titles or [""] * len(panels), strict=False):
         axes.set_title(f"({name}) {title}".rstrip(), loc="left", fontsize=9)
+
+
+def _series(
+    axes: Axes,
+    x: np.ndarray | xr.DataArray,
+    y: np.ndarray | xr.DataArray,
+    index: int,
+    label: str | None,
+    alpha: float = 0.8,
+) -> None:
+    marker = MARKERS[index % len(MARKERS)]
+    axes.plot(
+        x,
+        y,
+        marker,
+        color=colour_of(index),
+        alpha=alpha,
+        ms=2.6,
+        mew=0,
+        label=label,
+        zorder=2 - 0.1 * index,
+    )
+
+
+def _ratios(axes: Axes, run: xr.Dataset) -> None:
+    points(axes, run["direction"].values, run, "noise_ratio", 0, None)
+    trace = float(run["trace_ratio"])
+    axes.axhline(trace, color=colour_of(0), **EXACT, label=f"traces, {trace:.2f}")
+    axes.axhline(1, color="0.3", **THEORY, label="Eq. (6)")
+    axes.set(xlabel="$i$", ylabel=r"$v_i^{\mathrm{T}}B\Sigma v_i\,/\,2Lh_i$")
+    # Room for the key.
+    axes.set_ylim(0.65 * axes.dataLim.ymin, None)
+    axes.legend(loc="lower right")
+
+
+def _equality(axes: Axes, values: np.ndarray) -> None:
+    ends = np.array([values.min() * 0.9, values.max() * 1.1])
+    axes.plot(ends, ends, color="0.3", **THEORY, label="Eq. (6)")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="$h_i$, Eq. (44)",
+        ylabel=r"$v_i^{\mathrm{T}}B\Sigma v_i\,/\,2L$",
+    )
+    axes.legend(loc="upper left", handletextpad=0.4)
+
+
+def _decade_ticks(axes: Axes, which: str) -> None:
+    low, high = getattr(axes, f"get_{which}lim")()
+    ticks = [factor * 10.0**power for power in range(-8, 9) for factor in (1, 2, 5)]
+    plain_ticks(axes, which, [tick for tick in ticks if low <= tick <= high])

@@ -131,6 +131,8 @@ KINDS: dict[str, FileKind] = {
             "trace_epoch": "int64 trace_epoch",
             "trace_factor": "float64 trace_epoch",
             "outputs": "int64",
+        }
+    ),
     "decoupling": FileKind(
         {
             "epoch": "int64",
@@ -155,6 +157,28 @@ KINDS: dict[str, FileKind] = {
     ),
     # A network of any layers, which its attribute names: weight_0, bias_0, ...
     "network": FileKind(None, attributes=("layers",)),
+    "alignment": FileKind(
+        {
+            "direction": "int64 direction",
+            "eigenvalue": "float64 direction",
+            "exact_eigenvalue": "float64 direction",
+            "noise": "float64 direction",
+            **dict.fromkeys(
+                ("noise_ratio", "noise_ratio_low", "noise_ratio_high"), "float64 direction"
+            ),
+            "gradient_fraction_along": "float64 direction",
+            "residual_ratio": "float64 direction",
+            "loss": "float64",
+            "noise_trace": "float64",
+            "curvature_trace": "float64",
+            **dict.fromkeys(("trace_ratio", "trace_ratio_low", "trace_ratio_high"), "float64"),
+            **dict.fromkeys(
+                ("noise_exponent", "noise_exponent_low", "noise_exponent_high"), "float64"
+            ),
+            "gradient_fraction": "float64",
+            "residual_norm": "float64",
+        }
+    ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
 }
@@ -192,6 +216,18 @@ LABELS: dict[str, tuple[str, str]] = {
     "exact_exponent": ("slope of Eq. (12) over the same thresholds", "1"),
     "exponent_above": ("exponent fitted from this threshold upwards", "1"),
     "exact_first_passage_step": ("mean first-passage step of Eq. (12), exact", "steps"),
+    "direction": ("eigenvector of Eq. (44), by descending eigenvalue", "1"),
+    "exact_eigenvalue": ("eigenvalue of the exact Hessian, Eq. (10)", "1"),
+    "noise": ("B times the noise covariance of Eq. (8) along an eigenvector", "1"),
+    "noise_ratio": ("noise covariance over 2 L/B times the eigenvalue, Eq. (6)", "1"),
+    "noise_exponent": ("power of the eigenvalue to which the noise is proportional", "1"),
+    "noise_trace": ("trace of B times the noise covariance of Eq. (8)", "1"),
+    "curvature_trace": ("trace of the Hessian, Eq. (44)", "1"),
+    "trace_ratio": ("trace of the noise covariance over that of Eq. (6)", "1"),
+    "gradient_fraction": ("square of the mean gradient over the mean square of gradients", "1"),
+    "gradient_fraction_along": ("gradient_fraction of the components along an eigenvector", "1"),
+    "residual_ratio": ("last term of Eq. (10) along an eigenvector, over its eigenvalue", "1"),
+    "residual_norm": ("spectral norm of the last term of Eq. (10), over h_1", "1"),
     "events": ("runs that passed", "runs"),
     "censored": ("runs that did not pass", "runs"),
     "epoch": ("passes over the training set", "epochs"),

@@ -7,6 +7,13 @@ FIGURES = {
     "fig3c": lambda: ["results/fits/network.nc"],
     "fig4": lambda: [],
     "fig6": lambda: [f"results/network/hessian_seed{reference_seed()}.nc"],
+    # The reference seed first: the figure shows its intervals.
+    "alignment": lambda: expand(
+        "results/noise/alignment_seed{seed}.nc",
+        seed=sorted(
+            NETWORK["pretraining"]["seeds"], key=lambda seed: seed != reference_seed()
+        ),
+    ),
     "exponents": lambda: ["results/fits/network.nc"],
     "residuals": lambda: [
         "results/fits/linear_regression.nc",

@@ -39,3 +39,28 @@ rule measure_noise:
         study=noise_study,
     script:
         "../scripts/measure_noise.py"
+
+
+rule measure_alignment:
+    input:
+        data=MNIST,
+        pretrained="results/network/pretrained_seed{seed}.nc",
+        source=sources("measure_alignment.py"),
+    output:
+        "results/noise/alignment_seed{seed}.nc",
+    log:
+        "results/logs/measure_alignment/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/measure_alignment/seed{seed}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        seed=config["seed"],
+        n_samples=NETWORK["n_samples"],
+        study=NETWORK["alignment"],
+        fits=config["fits"],
+    script:
+        "../scripts/measure_alignment.py"

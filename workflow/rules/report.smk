@@ -25,6 +25,7 @@ rule claims:
         stationary="results/linear_regression/stationary.nc",
         fit_linear_regression="results/fits/linear_regression.nc",
         fit_network="results/fits/network.nc",
+        fit_noise="results/fits/noise.nc",
         pretrained=expand(
             "results/network/pretrained_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],
@@ -35,6 +36,10 @@ rule claims:
         ),
         decoupling=expand(
             "results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]
+        ),
+        alignment=expand(
+            "results/noise/alignment_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
         ),
         claims=str(ROOT / "workflow" / "claims.yaml"),
         paper=str(ROOT / "config" / "paper.yaml"),

@@ -17,7 +17,9 @@ datasets = Datasets(
     storage.read(files.fit_network, "fit"),
     {s: storage.read(path, "pretrained") for s, path in zip(seeds, files.pretrained, strict=True)},
     {s: storage.read(path, "hessian") for s, path in zip(seeds, files.hessian, strict=True)},
+    storage.read(files.fit_noise, "fit"),
     {e: storage.read(path, "decoupling") for e, path in zip(epochs, files.decoupling, strict=True)},
+    {s: storage.read(path, "alignment") for s, path in zip(seeds, files.alignment, strict=True)},
 )
 paper = yaml.safe_load(Path(files.paper).read_text(encoding="utf-8"))
 claims = evaluate(load_claims(files.claims), datasets, config, paper)

@@ -5,15 +5,23 @@ begin(snakemake)
 from sgd_escape import figures, noise_figures, storage
 from sgd_escape.figure_style import encoded
 
+# By the beginning of a path, the first that fits.
 KINDS = {
-    "fig1": "decoupling",
-    "fig3a": "stationary",
-    "fig6": "hessian",
-    "pretraining": "pretrained",
+    "results/decoupling/": "decoupling",
+    "results/fits/": "fit",
+    "results/linear_regression/stationary": "stationary",
+    "results/network/hessian": "hessian",
+    "results/network/pretrained": "pretrained",
+    "results/noise/alignment": "alignment",
+    "results/noise/": "noise",
 }
 
+
+def read(path):
+    return storage.read(path, next(kind for start, kind in KINDS.items() if path.startswith(start)))
+
+
 name, picture_format = snakemake.params.figure, snakemake.wildcards.format
-datasets = [storage.read(path, KINDS.get(name, "fit")) for path in snakemake.input.data]
 draw = getattr(noise_figures if hasattr(noise_figures, name) else figures, name)
-picture = encoded(draw(*datasets), picture_format)
+picture = encoded(draw(*map(read, snakemake.input.data)), picture_format)
 storage.write_bytes_atomically(snakemake.output[0], picture)

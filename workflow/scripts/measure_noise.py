@@ -9,7 +9,7 @@ from architectures import ARCHITECTURES, LOSSES
 from training_files import job_checkpoint
 
 from sgd_escape import storage
-from sgd_escape.batches import SAMPLINGS, stream_key
+from sgd_escape.batches import passes, stream_key
 from sgd_escape.noise_dynamics import noise_dynamics, spaced_epochs
 
 study, wildcards = snakemake.params.study, snakemake.wildcards
@@ -22,7 +22,7 @@ measured = noise_dynamics(
     architecture.init(initial_key, inputs.shape, labels.shape[1], study),
     inputs,
     labels,
-    SAMPLINGS[study["sampling"]](study["n_samples"], study["batch_size"]),
+    passes(study["sampling"], study["n_samples"], study["batch_size"]),
     batch_key,
     LOSSES[wildcards.loss],
     checkpoint,
