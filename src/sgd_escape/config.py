@@ -272,9 +272,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
             "Hessian of Eq. (44) has no more curved directions than examples. "
             "Lower it or raise n_samples.",
         )
+    yield from _decoupling_contradictions(config["decoupling"])
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
-    yield from _decoupling_contradictions(config["decoupling"])
 
 
 def _decoupling_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:

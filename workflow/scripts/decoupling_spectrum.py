@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from network_files import read_layers, read_parity
+from network_files import read_parity
+from training_files import read_layers
 
 from sgd_escape import decoupling, storage
 from sgd_escape.estimation import Bootstrap

@@ -4,7 +4,8 @@ begin(snakemake)
 
 import jax
 import jax.numpy as jnp
-from network_files import job_checkpoint, network_dataset, read_parity
+from network_files import read_parity
+from training_files import job_checkpoint, network_dataset
 
 from sgd_escape import storage
 from sgd_escape.batches import passes, stream_key
