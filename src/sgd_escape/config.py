@@ -264,6 +264,13 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         yield from _large_batches(path, network[name][key], path[:1], network["n_samples"])
     yield from _partial_pass(network["pretraining"], network["n_samples"])
     yield from _noise_contradictions(config["noise"])
+    yield from _alignment_contradictions(network)
+    yield from _decoupling_contradictions(config["decoupling"])
+    for study in ("linear_regression", "network"):
+        yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
+
+
+def _alignment_contradictions(network: Mapping[str, Any]) -> Iterator[Contradiction]:
     directions = network["alignment"]["directions"]
     if directions >= network["n_samples"]:
         yield Contradiction(
@@ -272,9 +279,6 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
             "Hessian of Eq. (44) has no more curved directions than examples. "
             "Lower it or raise n_samples.",
         )
-    yield from _decoupling_contradictions(config["decoupling"])
-    for study in ("linear_regression", "network"):
-        yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
 
 
 def _decoupling_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:

@@ -174,7 +174,8 @@ def _spectra(axes: Axes, spectra: xr.Dataset, edges: np.ndarray) -> None:
     axes.axvline(floor, color="0.45", linewidth=0.7, label="rounding floor")
     numbers = [
         f"$L={float(spectra['loss']):.2g}$",
-        f"distance {float(spectra['relative_distance']):.2f}",
+        f"distance {float(spectra['relative_distance']):.2f}"
+        f" ({float(spectra['permuted_distance']):.2f})",
         f"overlap {float(spectra['overlap']):.2f}",
         f"correlation {float(spectra['correlation']):.2f}".replace("-", "\N{MINUS SIGN}"),
     ]
