@@ -322,8 +322,19 @@ def test_even_digits_have_target_one_and_odd_digits_minus_one():
     np.testing.assert_allclose(inputs * 255, images[:5].reshape(5, 4), rtol=3e-7)
 
 
+def test_the_classes_of_the_first_images_are_one_hot():
+    images = np.arange(4 * 6, dtype=np.uint8).reshape(6, 2, 2)
+    subset, classes = datasets.one_hot_subset(images, np.array([5, 0, 9, 1, 0, 2], np.uint8), 3)
+    np.testing.assert_array_equal(subset, images[:3])
+    assert classes.dtype == np.float32
+    np.testing.assert_array_equal(classes.argmax(1), [5, 0, 9])
+    np.testing.assert_array_equal(classes.sum(1), 1)
+    assert classes.shape == (3, 10)
+
+
+@pytest.mark.parametrize("subset", [datasets.parity_subset, datasets.one_hot_subset])
 @pytest.mark.parametrize("n_samples", [-1, 0, 7])
-def test_a_subset_larger_than_the_set_is_refused(n_samples):
+def test_a_subset_larger_than_the_set_is_refused(n_samples, subset):
     images, labels = np.zeros((6, 2, 2), np.uint8), np.zeros(6, np.uint8)
     with pytest.raises(SgdEscapeError, match=f"n_samples is {n_samples}, but .* 6 images"):
-        datasets.parity_subset(images, labels, n_samples)
+        subset(images, labels, n_samples)

@@ -106,9 +106,46 @@ def alignment(seed: int) -> xr.Dataset:
     )
 
 
+LOSS = np.geomspace(2, 0.002, 7)
+FILTERS = '{"filters": [4, 8], "layers_per_stack": 2, "n_samples": 60}'
+HIDDEN_UNITS = '{"hidden_units": [20, 10], "n_samples": 200}'
+
+
+def trained_with_noise(config: str, power: float) -> xr.Dataset:
+    """N = 50 L^power, and a trace factor that makes Eq. (9) exact for ten outputs."""
+    noise = 50 * LOSS**power
+    return xr.Dataset(
+        {
+            "loss": ("epoch", LOSS),
+            "noise_strength": ("epoch", noise),
+            "trace_factor": ("trace_epoch", (10 * noise / (2 * LOSS))[::3]),
+            "outputs": 10,
+        },
+        {"epoch": np.arange(7), "trace_epoch": np.arange(7)[::3]},
+        {"config": config},
+    )
+
+
+def noise_slopes(*, known: bool = True) -> xr.Dataset:
+    """Slopes of which the stage "small" is not known unless `known`."""
+    dims, stages = ("architecture", "stage"), ["late", "early", "intermediate", "small"]
+    slope = np.array([[1.0, 0.5, 1.2, 2.0 if known else np.nan]] * 2)
+    low = np.array([[0.001, 0.1, 0.05, 0.001 if known else np.inf]] * 2)
+    high = np.array([[0.1, 3.0, 1.0, 0.01 if known else 0.0]] * 2)
+    return xr.Dataset(
+        bounded("slope", dims, slope)
+        | {"loss_low": (dims, low), "loss_high": (dims, high), "factor": (dims, 25 * slope)},
+        {"architecture": ["fc", "cnn"], "stage": stages},
+    )
+
+
+RUNS = (trained_with_noise(HIDDEN_UNITS, 1.0), trained_with_noise(FILTERS, 1.0))
 DRAWN = {
     "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
     "alignment": lambda: noise_figures.alignment(alignment(0), alignment(1)),
+    "fig2": lambda: noise_figures.fig2(*RUNS, noise_slopes()),
+    "fig5": lambda: noise_figures.fig5(*RUNS, noise_slopes(known=False)),
+    "trace_factor": lambda: noise_figures.trace_factor(*RUNS),
     "fig3a": lambda: figures.fig3a(stationary()),
     "fig3b": lambda: figures.fig3b(REGRESSION),
     "fig3c": lambda: figures.fig3c(NETWORK),
@@ -178,6 +215,41 @@ def test_the_noise_over_twice_the_loss_stands_against_the_curvature() -> None:
     (bars,) = middle.containers
     np.testing.assert_allclose(bars.lines[0].get_xydata(), [[1, 1.1], [2, 1.1], [3, 1.1]])
     np.testing.assert_allclose(right.lines[0].get_ydata(), -1.0)
+
+
+def test_noise_divided_by_its_factor_lies_on_the_loss_and_the_panel_names_the_network() -> None:
+    fully_connected, convolutional, _ = noise_figures.fig2(*RUNS, noise_slopes()).axes
+    loss, noise = (line.get_ydata() for line in fully_connected.lines)
+    np.testing.assert_allclose(loss, LOSS)
+    np.testing.assert_allclose(noise, 2 * LOSS)
+    titles = [axes.get_legend().get_title().get_text() for axes in (fully_connected, convolutional)]
+    assert titles == [
+        "Fashion-MNIST, 20-10, $N=200$",
+        "CIFAR-10, 2\N{MULTIPLICATION SIGN}[4], 2\N{MULTIPLICATION SIGN}[8], $N=60$",
+    ]
+
+
+def test_lines_of_the_claimed_slopes_span_the_stages_that_were_fitted() -> None:
+    panel = noise_figures.fig5(*RUNS, noise_slopes()).axes[2]
+    dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
+    for line, (low, high), slope in zip(dashed, [(0.05, 1), (0.001, 0.01)], [1, 2], strict=True):
+        inside = LOSS[(low <= LOSS) & (high >= LOSS)]
+        ends, values = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        np.testing.assert_allclose(ends, [inside.min(), inside.max()])
+        assert np.diff(np.log(values)) / np.diff(np.log(ends)) == pytest.approx(slope)
+        assert "fitted" in str(line.get_label())
+
+
+def test_a_stage_that_was_never_reached_has_no_line() -> None:
+    panel = noise_figures.fig5(*RUNS, noise_slopes(known=False)).axes[2]
+    assert [line.get_linestyle() for line in panel.lines].count("--") == 1
+
+
+def test_both_sides_of_equation_9_coincide_where_it_is_exact() -> None:
+    panel = noise_figures.trace_factor(*RUNS).axes[0]
+    noise, factor = (line.get_xydata() for line in panel.lines[:2])
+    np.testing.assert_allclose(noise[::3], factor)
+    assert panel.xaxis_inverted()
 
 
 def test_a_figure_leaves_the_style_of_the_session_alone() -> None:

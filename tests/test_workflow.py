@@ -60,9 +60,41 @@ STUDY = {
         "directions": 5,
         "groups": 20,
     },
+    "noise": {
+        "fc": {
+            "n_samples": 40,
+            "hidden_units": [5],
+            "epochs": {"mean_square": 8, "cross_entropy": 8},
+        },
+        "cnn": {
+            "n_samples": 20,
+            "filters": [2, 2],
+            "epochs": {"mean_square": 3, "cross_entropy": 3},
+        },
+        "batch_size": 10,
+        "trace_factors": 3,
+        "stages": {"late": 1000, "intermediate": [0.1, 100], "blocks": 3},
+    },
     "fits": {"resamples": 100},
 }
-MNIST = Path("results/data/mnist.nc")
+DATA = [Path(f"results/data/{name}.nc") for name in ["mnist", "fashion_mnist", "cifar10"]]
+# What kind of file a path begins with, the first that fits.
+KINDS = {
+    "results/data/cifar10": "color_dataset",
+    "results/data/": "dataset",
+    "results/decoupling/epoch": "decoupling",
+    "results/decoupling/network": "network",
+    "results/fits/": "fit",
+    "results/linear_regression/stationary_samples": "stationary_samples",
+    "results/linear_regression/stationary": "stationary",
+    "results/linear_regression/": "first_passage",
+    "results/network/pretrained": "pretrained",
+    "results/network/hessian": "hessian",
+    "results/network/first_passage": "first_passage",
+    "results/noise/alignment": "alignment",
+    "results/noise/": "noise",
+}
+TRAININGS = ["fc_mean_square", "fc_cross_entropy", "cnn_mean_square", "cnn_cross_entropy"]
 ONE_SHARD = {
     "linear_regression": {"first_passage": {"shards": 1}},
     "network": {"first_passage": {"shards": 1}},
@@ -98,28 +130,20 @@ def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
     for overlay in overlays:
         update_config(study, overlay)
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    finished = parent / "finished" / MNIST
-    if finished.exists():
-        (folder / MNIST).parent.mkdir(parents=True)
-        shutil.copy2(finished, folder / MNIST)
+    for data in DATA:
+        if (parent / "finished" / data).exists():
+            (folder / data).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(parent / "finished" / data, folder / data)
     return folder
 
 
 def contents(folder: Path) -> dict[str, str]:
     """The arrays of every file between rules but the shards, as digests."""
-    kinds = {"data": "dataset", "fits": "fit", "stationary": "stationary", "hessian": "hessian"}
-    kinds |= {"alignment": "alignment"}
-    kinds |= {"stationary_samples": "stationary_samples", "first": "first_passage"}
-    kinds |= {f"epoch{epoch}": "decoupling" for epoch in [0, 3]}
-    kinds |= {f"network_epoch{epoch}": "network" for epoch in [0, 3]}
     digests = {}
     for path in sorted(folder.glob("results/*/*.nc")):
-        words = [path.stem, path.parent.name, path.stem.split("_")[0]]
-        kind = next((kinds[word] for word in words if word in kinds), "pretrained")
-        dataset = storage.read(path, kind)
-        digests[str(path.relative_to(folder))] = storage.content_digest(
-            dataset.drop_attrs(deep=False)
-        )
+        name = str(path.relative_to(folder))
+        kind = next(kind for start, kind in KINDS.items() if name.startswith(start))
+        digests[name] = storage.content_digest(storage.read(path, kind).drop_attrs(deep=False))
     return digests
 
 
@@ -152,15 +176,16 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     names = {str(path.relative_to(finished / "results")) for path in finished.glob("results/**/*")}
-    wanted = {"data/mnist.nc", "linear_regression/stationary.nc", "fits/network.nc"}
+    wanted = {str(data.relative_to("results")) for data in DATA}
+    wanted |= {f"fits/{study}.nc" for study in ["linear_regression", "network", "noise"]}
+    wanted |= {"linear_regression/stationary.nc"}
     wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
     wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
-    wanted |= {f"noise/alignment_seed{s}.nc" for s in [0, 1]}
-    wanted |= {f"figures/{name}.{f}" for name in ["alignment"] for f in ["pdf", "png"]}
-    wanted |= {f"figures/fig{n}.{f}" for n in ["3a", "3b", "3c", "4", "6"] for f in ["pdf", "png"]}
+    wanted |= {f"noise/{name}.nc" for name in ["alignment_seed0", "alignment_seed1", *TRAININGS]}
+    drawn = [*(f"fig{n}" for n in ["1", "2", "3a", "3b", "3c", "4", "5", "6"]), "alignment"]
+    wanted |= {f"figures/{name}.{f}" for name in drawn for f in ["pdf", "png"]}
     wanted |= {f"decoupling/{name}epoch{e}.nc" for name in ["", "network_"] for e in [0, 3]}
-    wanted |= {"figures/fig1.pdf", "figures/fig1.png"}
-    wanted |= {"claims.csv", "report.html", "provenance.json", "fits/linear_regression.nc"}
+    wanted |= {"claims.csv", "report.html", "provenance.json"}
     assert wanted <= names
     assert not [name for name in names if name.endswith(".tmp")]
 
