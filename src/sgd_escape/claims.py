@@ -173,8 +173,8 @@ def _bulk_fraction(hessian: xr.Dataset) -> float:
 
 
 def _farthest(alignment: xr.Dataset) -> int:
-    """The direction whose noise is farthest from Eq. (6), as a factor."""
-    return int(np.argmax(np.abs(np.log(alignment["noise_ratio"].values))))
+    """The direction whose noise over that of Eq. (6) is farthest from 1."""
+    return int(np.argmax(np.abs(alignment["noise_ratio"].values - 1)))
 
 
 # What a claim can be about, given the claim's `predicted`: a number or the name of a variable.
