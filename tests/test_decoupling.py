@@ -180,6 +180,19 @@ def test_a_resample_counts_pairs_of_different_groups_twice_where_both_are_taken_
     np.testing.assert_allclose(measured, expected, rtol=1e-9)
 
 
+def test_a_resample_of_the_correlation_repeats_the_examples_that_it_takes_twice() -> None:
+    gram, losses = gram_and_losses(12)
+    pair = np.stack([losses, gram.diagonal()])
+
+    def pearson(taken: np.ndarray) -> np.ndarray:
+        rows = taken.reshape(-1, 12).astype(int)
+        found = [np.corrcoef(np.repeat(pair, row, axis=1))[0, 1] for row in rows]
+        return np.reshape(found, taken.shape[:-1])
+
+    measured = correlation(losses, gram.diagonal(), BOOTSTRAP, groups=12)
+    np.testing.assert_allclose(measured, BOOTSTRAP(pearson, 12), rtol=1e-9)
+
+
 def test_the_permuted_distance_is_the_mean_over_all_permutations_of_the_losses() -> None:
     gram, losses = gram_and_losses(6)
     orders = np.array(list(permutations(range(6))))
