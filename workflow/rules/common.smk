@@ -78,6 +78,20 @@ def shards(folder, case, study):
     ]
 
 
+def noise_study(noise, wildcards):
+    """What the training of one network with one loss depends on, and nothing of the others."""
+    network = noise[wildcards.architecture]
+    of_each_loss = {"learning_rate": "learning_rates", "epochs": "epochs"}
+    return (
+        {key: network[key] for key in network if key not in of_each_loss.values()}
+        | {key: network[name][wildcards.loss] for key, name in of_each_loss.items()}
+        | {
+            key: noise[key]
+            for key in ["batch_size", "sampling", "seed", "trace_factors"]
+        }
+    )
+
+
 def reference_seed():
     """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
     path = checkpoints.choose_reference_seed.get().output[0]

@@ -3,18 +3,6 @@ ARCHITECTURES = {"fc": "fashion_mnist", "cnn": "cifar10"}
 LOSSES = ["mean_square", "cross_entropy"]
 
 
-def noise_study(wildcards):
-    """What one training depends on, and nothing of the other three."""
-    network = NOISE[wildcards.architecture]
-    shared = ["batch_size", "sampling", "seed", "trace_factors"]
-    of_each_loss = {"learning_rate": "learning_rates", "epochs": "epochs"}
-    return (
-        {key: network[key] for key in network if key not in of_each_loss.values()}
-        | {key: network[name][wildcards.loss] for key, name in of_each_loss.items()}
-        | {key: NOISE[key] for key in shared}
-    )
-
-
 rule measure_noise:
     input:
         data=lambda wildcards: f"results/data/{ARCHITECTURES[wildcards.architecture]}.nc",
@@ -36,7 +24,7 @@ rule measure_noise:
         mem_mb=4000,
         runtime=60,
     params:
-        study=noise_study,
+        study=lambda wildcards: noise_study(NOISE, wildcards),
     script:
         "../scripts/measure_noise.py"
 
