@@ -222,10 +222,9 @@ def test_noise_divided_by_its_factor_lies_on_the_loss_and_the_panel_names_the_ne
     loss, noise = (line.get_ydata() for line in fully_connected.lines)
     np.testing.assert_allclose(loss, LOSS)
     np.testing.assert_allclose(noise, 2 * LOSS)
-    titles = [axes.get_legend().get_title().get_text() for axes in (fully_connected, convolutional)]
-    assert titles == [
-        "Fashion-MNIST, 20-10, $N=200$",
-        "CIFAR-10, 2\N{MULTIPLICATION SIGN}[4], 2\N{MULTIPLICATION SIGN}[8], $N=60$",
+    assert [axes.get_title("left") for axes in (fully_connected, convolutional)] == [
+        "(a) Fashion-MNIST, $N=200$,\n784-20-10-10",
+        "(b) CIFAR-10, $N=60$,\n2\N{MULTIPLICATION SIGN}[4], 2\N{MULTIPLICATION SIGN}[8]",
     ]
 
 

@@ -62,13 +62,13 @@ def fig2(fully_connected: xr.Dataset, convolutional: xr.Dataset, fits: xr.Datase
 
     Left and middle against the epoch, right N against L of the convolutional network.
     """
-    figure = Figure(figsize=(6.8, 2.5))
+    figure = Figure(figsize=(6.8, 2.6))
     left, middle, right = figure.subplots(1, 3)
     late = fits.sel(stage="late")
     _dynamics(left, fully_connected, late.sel(architecture="fc"))
     _dynamics(middle, convolutional, late.sel(architecture="cnn"))
     _noise_against_loss(right, convolutional, [(late.sel(architecture="cnn"), 1)])
-    _name_panels([left, middle, right])
+    _name_panels([left, middle, right], [fully_connected, convolutional, convolutional])
     return figure
 
 
@@ -83,7 +83,7 @@ def fig5(fully_connected: xr.Dataset, convolutional: xr.Dataset, fits: xr.Datase
         )
         _dynamics(grid[0, column], run, intermediate)
         _noise_against_loss(grid[1, column], run, [(intermediate, 1), (small, 2)])
-    _name_panels(list(grid.flat))
+    _name_panels(list(grid.flat), 2 * [fully_connected, convolutional])
     return figure
 
 
@@ -109,7 +109,7 @@ def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figu
         label=r"$\frac{1}{KN}\sum_{\mu,k}|\nabla f_k(\theta,x^{(\mu)})|^2$",
     )
     panels[0].legend(loc="upper left")
-    _name_panels(list(panels), [_network(run) for run in (fully_connected, convolutional)])
+    _name_panels(list(panels), [fully_connected, convolutional])
     return figure
 
 
@@ -198,7 +198,7 @@ def _dynamics(axes: Axes, run: xr.Dataset, stage: xr.Dataset) -> None:
         label = rf"$\mathcal{{N}}/{factor:.3g}$"
         axes.plot(run["epoch"], run["noise_strength"] / factor, "--", color=_NOISE, label=label)
     axes.set(yscale="log", xlabel="epoch")
-    axes.legend(loc="upper right", title=_network(run), title_fontsize=7.5)
+    axes.legend(loc="upper right")
 
 
 def _noise_against_loss(axes: Axes, run: xr.Dataset, stages: list[tuple[xr.Dataset, int]]) -> None:
@@ -216,12 +216,17 @@ def _noise_against_loss(axes: Axes, run: xr.Dataset, stages: list[tuple[xr.Datas
         label += f", fitted {_with_interval(stage)}"
         axes.plot(ends, 1.6 * middle * ends**slope, color=colour, **THEORY, label=label)
     axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$", ylabel=r"$\mathcal{N}$")
+    for which in "xy":
+        _decade_ticks(axes, which)
+    axes.set_ylim(top=3 * noise.max())
     axes.legend(loc="upper left")
 
 
 def _with_interval(stage: xr.Dataset) -> str:
     value, low, high = (float(stage[f"slope{part}"]) for part in ["", "_low", "_high"])
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "too few epochs"
+    if not np.isfinite(value):
+        return "too few epochs"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("-", "\N{MINUS SIGN}")
 
 
 def _network(run: xr.Dataset) -> str:
@@ -229,14 +234,14 @@ def _network(run: xr.Dataset) -> str:
     study = json.loads(run.attrs["config"])
     if "filters" in study:
         stacks = ", ".join(f"{study['layers_per_stack']}×[{width}]" for width in study["filters"])
-        return f"CIFAR-10, {stacks}, $N={study['n_samples']}$"
+        return f"CIFAR-10, $N={study['n_samples']}$,\n{stacks}"
     hidden = "-".join(map(str, study["hidden_units"]))
-    return f"Fashion-MNIST, {hidden}, $N={study['n_samples']}$"
+    return f"Fashion-MNIST, $N={study['n_samples']}$,\n784-{hidden}-10"
 
 
-def _name_panels(panels: list[Axes], titles: list[str] | None = None) -> None:
-    for name, axes, title in zip("abcd", panels, titles or [""] * len(panels), strict=False):
-        axes.set_title(f"({name}) {title}".rstrip(), loc="left", fontsize=9)
+def _name_panels(panels: list[Axes], runs: list[xr.Dataset]) -> None:
+    for name, axes, run in zip("abcd"[: len(panels)], panels, runs, strict=True):
+        axes.set_title(f"({name}) {_network(run)}", loc="left", fontsize=8)
 
 
 def _series(
