@@ -132,16 +132,32 @@ def test_images_must_halve_once_a_stack(side: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_a_convolution_is_that_of_xla(k: int) -> None:
+def test_a_convolution_is_patches_times_weights(k: int) -> None:
     rng = np.random.default_rng(0)
     layer = Convolution(jnp.asarray(rng.normal(size=(k, k, 3, 4))), jnp.zeros(4))
     images = jnp.asarray(rng.normal(size=(5, 6, 7, 3)))
-    expected = jax.lax.conv_general_dilated(
-        images, layer.weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
     patches_times_weights = layer.unfold(images) @ layer.weight.reshape(-1, 4)
     # Sums of at most 75 products in float64.
-    np.testing.assert_allclose(patches_times_weights, expected, atol=1e-13)
+    np.testing.assert_allclose(layer.weighted_sums(images), patches_times_weights, atol=1e-13)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_the_derivatives_of_a_convolution_are_those_of_patches_times_weights(k: int) -> None:
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.normal(size=(5, 6, 7, 3)))
+    weight = jnp.asarray(rng.normal(size=(k, k, 3, 4)))
+    errors = jnp.asarray(rng.normal(size=(5, 6, 7, 4)))
+
+    def patches_times_weights(values: jax.Array, w: jax.Array) -> jax.Array:
+        return Convolution(w, jnp.zeros(4)).unfold(values) @ w.reshape(-1, 4)
+
+    def convolution(values: jax.Array, w: jax.Array) -> jax.Array:
+        return Convolution(w, jnp.zeros(4)).weighted_sums(values)
+
+    expected = jax.vjp(patches_times_weights, images, weight)[1](errors)
+    for measured, e in zip(jax.vjp(convolution, images, weight)[1](errors), expected, strict=True):
+        # Sums of at most 210 products in float64.
+        np.testing.assert_allclose(measured, e, atol=1e-12)
 
 
 def test_max_pooling_keeps_the_largest_value_of_every_window_and_channel() -> None:
@@ -191,10 +207,13 @@ def test_inputs_and_errors_of_the_layers_make_the_gradient_of_every_example() ->
     gradients = jax.jit(jax.vmap(jax.grad(weighted_output), (None, 0)))(network, images)
     layers = [layer for layer in gradients if not isinstance(layer, MaxPool)]
     assert len(layers) == len(errors) == len(passed.layer_inputs) == 5
-    for layer, a, delta in zip(layers, passed.layer_inputs, errors, strict=True):
+    weighted = [layer for layer in network if not isinstance(layer, MaxPool)]
+    of_layers = zip(layers, weighted, passed.layer_inputs, errors, strict=True)
+    for gradient, layer, values, error in of_layers:
+        a, delta = (v.reshape(5, -1, v.shape[-1]) for v in (layer.unfold(values), error))
         weight = np.einsum("npi,npo->nio", a, delta)
-        np.testing.assert_allclose(layer.weight.reshape(weight.shape), weight, atol=1e-14)
-        np.testing.assert_allclose(layer.bias, np.sum(delta, axis=1), atol=1e-14)
+        np.testing.assert_allclose(gradient.weight.reshape(weight.shape), weight, atol=1e-14)
+        np.testing.assert_allclose(gradient.bias, np.sum(delta, axis=1), atol=1e-14)
 
 
 def test_the_back_propagated_errors_are_the_slopes_of_the_outputs() -> None:
@@ -214,7 +233,8 @@ def test_the_back_propagated_errors_are_the_slopes_of_the_outputs() -> None:
         difference = jnp.sum(apply_network(up, images) - apply_network(down, images))
         # A central difference errs by step² and by rounding/step; no kink lies within the step.
         expected = float(difference) / 2
-        assert float(jnp.sum(delta, axis=(0, 1)) @ shift) == pytest.approx(expected, rel=1e-7)
+        sloped = float(jnp.sum(delta.reshape(-1, shift.size), axis=0) @ shift)
+        assert sloped == pytest.approx(expected, rel=1e-7)
 
 
 def test_permuting_the_channels_between_two_convolutions_changes_nothing() -> None:

@@ -26,6 +26,12 @@ class Dense(NamedTuple):
         """What multiplies the weights: the values themselves, flat."""
         return values.reshape(len(values), -1)
 
+    def weighted_sums(
+        self, values: Float[Array, "examples *inputs"]
+    ) -> Float[Array, "examples outputs"]:
+        """x W, without the bias."""
+        return self.unfold(values) @ self.weight
+
 
 class Convolution(NamedTuple):
     """A k × k cross-correlation of stride 1, padded with zeros so that the image keeps its size.
@@ -39,19 +45,21 @@ class Convolution(NamedTuple):
     def unfold(
         self, values: Float[Array, "examples rows columns channels"]
     ) -> Float[Array, "examples rows columns fan_in"]:
-        """What multiplies the weights: the k × k patch around every pixel, as shifted slices.
-
-        XLA's own convolution is 30 times slower than patches @ weights inside a CPU loop.
-        """
+        """What multiplies the weights: the k × k patch around every pixel, as shifted slices."""
         k, (_, rows, columns, _) = len(self.weight), values.shape
-        border = ((k - 1) // 2, k // 2)
-        padded = jnp.pad(values, ((0, 0), border, border, (0, 0)))
+        padded = jnp.pad(values, ((0, 0), *_borders(k), (0, 0)))
         shifted = [
             padded[:, row : row + rows, column : column + columns]
             for row in range(k)
             for column in range(k)
         ]
         return jnp.concatenate(shifted, axis=-1)
+
+    def weighted_sums(
+        self, values: Float[Array, "examples rows columns channels"]
+    ) -> Float[Array, "examples rows columns outputs"]:
+        """`unfold(values)` @ W, without the bias and without holding the patches."""
+        return _convolve(values, self.weight)
 
 
 @jax.tree_util.register_dataclass
@@ -79,6 +87,42 @@ def in_float64(tree: Tree) -> Tree:
     """The same networks and arrays in float64, for exact references."""
     widened: Tree = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
     return widened
+
+
+@jax.custom_vjp
+def _convolve(values: Array, weight: Array) -> Array:
+    return _correlate(values, weight, _borders(len(weight)))
+
+
+def _convolve_and_keep(values: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(values, weight), (values, weight)
+
+
+def _back_convolve(kept: tuple[Array, Array], errors: Array) -> tuple[Array, Array]:
+    """The gradients by the values and by the weights, convolutions themselves.
+
+    XLA on a CPU brings convolutions into the order of axes that its fast kernel needs only
+    outside loops; left to automatic differentiation a training step inside `scan` took 30 times
+    as long. So the axes are transposed here.
+    """
+    values, weight = kept
+    border = _borders(len(weight))
+    flipped = weight[::-1, ::-1].transpose(0, 1, 3, 2)
+    by_values = _correlate(errors, flipped, [(after, before) for before, after in border])
+    by_weight = _correlate(values.transpose(3, 1, 2, 0), errors.transpose(1, 2, 0, 3), border)
+    return by_values, by_weight.transpose(1, 2, 0, 3)
+
+
+_convolve.defvjp(_convolve_and_keep, _back_convolve)
+
+
+def _correlate(values: Array, weight: Array, border: Sequence[tuple[int, int]]) -> Array:
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(values, weight, (1, 1), border, dimension_numbers=axes)
+
+
+def _borders(k: int) -> list[tuple[int, int]]:
+    return 2 * [((k - 1) // 2, k // 2)]
 
 
 def glorot_uniform(
@@ -149,18 +193,19 @@ def apply_network(
 class ForwardPass(NamedTuple):
     """What one forward pass leaves for the gradients of its examples.
 
-    `layer_inputs` holds, for each layer with weights, the vectors that multiply them: one
-    position for a dense layer, the patch of every pixel for a convolution. `back_propagate`
-    takes ∂g_μ/∂f (examples × outputs) of any function g of the outputs and returns, for the same
-    layers, the errors δ = ∂g_μ/∂z of the pre-activations z. With a the inputs, the gradient of
-    one example is Σ a δᵀ for the weights (fan in × outputs) and Σ δ for the bias, over positions.
+    `layer_inputs` holds, for each layer with weights, the values that enter it; `layer.unfold`
+    makes of them the vectors a that multiply the weights: one position for a dense layer, the
+    patch of every pixel for a convolution. `back_propagate` takes ∂g_μ/∂f (examples × outputs) of
+    any function g of the outputs and returns, for the same layers, the errors δ = ∂g_μ/∂z of the
+    pre-activations z. The gradient of one example is Σ a δᵀ for the weights (fan in × outputs) and
+    Σ δ for the bias, over positions.
     """
 
     outputs: Float[Array, "examples outputs"]
-    layer_inputs: tuple[Float[Array, "examples positions fan_in"], ...]
+    layer_inputs: tuple[Float[Array, "examples *inputs"], ...]
     back_propagate: Callable[
         [Float[Array, "examples outputs"]],
-        tuple[Float[Array, "examples positions layer_outputs"], ...],
+        tuple[Float[Array, "examples *positions layer_outputs"], ...],
     ]
 
 
@@ -168,9 +213,9 @@ def forward_pass(network: Network, inputs: Float[Array, "examples *inputs"]) -> 
     """f(θ, x) with the inputs of every layer, and the way back."""
     values, pulls, layer_inputs = inputs, [], []
     for depth, layer in enumerate(network):
-        values, pull, unfolded = jax.vjp(partial(_advance, layer, depth == 0), values, has_aux=True)
+        values, pull, entering = jax.vjp(partial(_advance, layer, depth == 0), values, has_aux=True)
         pulls.append(pull)
-        layer_inputs.append(unfolded)
+        layer_inputs.append(entering)
 
     def back_propagate(error: Array) -> tuple[Array, ...]:
         errors = []
@@ -178,24 +223,19 @@ def forward_pass(network: Network, inputs: Float[Array, "examples *inputs"]) -> 
             if not isinstance(layer, MaxPool):
                 errors.append(error)
             (error,) = pull(error)
-        return tuple(_by_position(e) for e in (error, *reversed(errors)))
+        return (error, *reversed(errors))
 
-    weighted = tuple(_by_position(a) for a in layer_inputs if a is not None)
+    weighted = tuple(a for a in layer_inputs if a is not None)
     return ForwardPass(values, weighted, back_propagate)
 
 
 def _advance(layer: Layer, first: bool, values: Array) -> tuple[Array, Array | None]:
-    """From one layer's pre-activations to the next one's, and what multiplied its weights.
+    """From one layer's pre-activations to the next one's, and what enters it if it has weights.
 
     ReLU is monotone, so it commutes with max-pooling: pooled first, it meets fewer values.
     """
     if isinstance(layer, MaxPool):
         return layer.pool(values), None
-    unfolded = layer.unfold(values if first else jax.nn.relu(values))
-    weight = layer.weight.reshape(unfolded.shape[-1], -1)
-    bias = layer.bias.reshape((1,) * (unfolded.ndim - 1) + (-1,))
-    return unfolded @ weight + bias, unfolded
-
-
-def _by_position(values: Array) -> Array:
-    return values.reshape(len(values), -1, values.shape[-1])
+    entering = values if first else jax.nn.relu(values)
+    sums = layer.weighted_sums(entering)
+    return sums + layer.bias.reshape((1,) * (sums.ndim - 1) + (-1,)), entering
