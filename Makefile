@@ -35,9 +35,12 @@ lint: .venv/.installed
 	.venv/bin/snakemake --lint
 
 bench: .venv/.installed build/bench-venv/.installed
-	$(SNAKEMAKE) results/data/mnist.nc
+	$(SNAKEMAKE) results/data/mnist.nc results/data/fashion_mnist.nc results/data/cifar10.nc
 	.venv/bin/python benchmarks/function_space.py
 	.venv/bin/python benchmarks/linear_regression.py
+	.venv/bin/python benchmarks/noise_strength.py
+	.venv/bin/python benchmarks/training_step.py
+	.venv/bin/python benchmarks/spectrum.py
 
 # What builds the package is locked too, so that installing it fetches nothing unpinned.
 lock:
@@ -56,9 +59,11 @@ clean:
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-build/bench-venv/.installed: | python
+# The versions stand in this file.
+build/bench-venv/.installed: Makefile | python
 	$(PYTHON) -m venv --clear build/bench-venv
-	build/bench-venv/bin/pip install --quiet numpy torch==2.13.0
+	build/bench-venv/bin/pip install --quiet numpy \
+		torch==2.13.0 torchvision==0.28.0 backpack-for-pytorch==1.7.1
 	@touch $@
 
 python:

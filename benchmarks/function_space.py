@@ -4,12 +4,11 @@ Every contender checks the full-data loss after each step. Ratios are at one thr
 study runs one job a core; the alternatives with two threads are shown beside.
 """
 
-import math
 import sys
 import tempfile
 from pathlib import Path
 
-from measurement import Contender, medians, report, verdict
+from measurement import Contender, Measured, check_agreement, medians, report, verdict
 
 HERE = Path(__file__).parent
 ENGINE = [sys.executable, str(HERE / "contenders.py")]
@@ -39,13 +38,7 @@ def contenders(problem: str) -> list[Contender]:
     ]
 
 
-def check_same_problem(measured: dict[str, dict[str, float]]) -> None:
-    losses = {name: row["initial_loss"] for name, row in measured.items()}
-    if not all(math.isclose(loss, losses[FAST], rel_tol=1e-4) for loss in losses.values()):
-        sys.exit(f"error: the contenders start from different losses, {losses}; compare them")
-
-
-def ratio(measured: dict[str, dict[str, float]], alternative: str) -> float:
+def ratio(measured: Measured, alternative: str) -> float:
     slow = measured[f"{alternative}, full forward pass, threads: 1"]
     return measured[FAST]["steps_per_second"] / slow["steps_per_second"]
 
@@ -55,7 +48,7 @@ def main() -> None:
         problem = str(Path(folder) / "problem.npz")
         medians([Contender("data", [*ENGINE, "save_parity_problem", problem], 1)], repetitions=1)
         measured = medians(contenders(problem))
-    check_same_problem(measured)
+    check_agreement(measured, ("initial_loss",), rel_tol=1e-4)
     targets = [
         verdict("times the compiled JAX loop", ratio(measured, "JAX"), 60),
         verdict("times the PyTorch loop", ratio(measured, "PyTorch"), 40),

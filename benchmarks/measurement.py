@@ -1,6 +1,7 @@
 """Each contender runs in a process of its own, held to its threads, in turn with the others."""
 
 import json
+import math
 import os
 import resource
 import statistics
@@ -13,6 +14,9 @@ from typing import Any, NamedTuple
 
 RESULTS = Path("build/benchmarks.json")
 THREAD_VARIABLES = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+Measured = dict[str, dict[str, float]]
 
 
 class Contender(NamedTuple):
@@ -38,7 +42,7 @@ def timed(run: Callable[[int], object], steps: int) -> dict[str, float]:
     }
 
 
-def medians(contenders: Sequence[Contender], repetitions: int = 3) -> dict[str, dict[str, float]]:
+def medians(contenders: Sequence[Contender], repetitions: int = 3) -> Measured:
     """The median of each measured number. Contenders take turns, so that all see the same noise."""
     measured: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
     for _ in range(repetitions):
@@ -65,12 +69,23 @@ def _measure(contender: Contender) -> dict[str, float]:
     return {key: combine.get(key, max)(copy[key] for copy in copies) for key in copies[0]}
 
 
-def report(title: str, measured: dict[str, dict[str, float]], targets: Sequence[str]) -> None:
+def check_agreement(measured: Measured, names: Sequence[str], *, rel_tol: float) -> None:
+    """Ends the benchmark unless all contenders computed the same numbers."""
+    for name in names:
+        values = {contender: row[name] for contender, row in measured.items()}
+        first, *others = values.values()
+        if not all(math.isclose(value, first, rel_tol=rel_tol) for value in others):
+            sys.exit(f"error: the contenders disagree about the {name}, {values}; compare them")
+
+
+def report(
+    title: str, measured: Measured, targets: Sequence[str], *, unit: str = "steps/s"
+) -> None:
     """Print one benchmark and add it to build/benchmarks.json."""
-    print(f"\n{title}\n{'':42}{'steps/s':>14}{'cores':>8}{'peak MiB':>10}")
+    print(f"\n{title}\n{'':42}{unit:>14}{'cores':>8}{'peak MiB':>10}")
     for name, row in measured.items():
         print(
-            f"{name:42}{row['steps_per_second']:14,.0f}"
+            f"{name:42}{_three_digits(row['steps_per_second']):>14}"
             f"{row['cores_used']:8.2f}{row['peak_mebibytes']:10,.0f}"
         )
     print(*targets, sep="\n")
@@ -78,6 +93,10 @@ def report(title: str, measured: dict[str, dict[str, float]], targets: Sequence[
     results[title] = {"measured": measured, "targets": list(targets)}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _three_digits(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def verdict(what: str, value: float, target: float, *, at_least: bool = True) -> str:
