@@ -33,9 +33,9 @@ def measure_dense(path: str) -> Measured:
     problem = path, "dense"
     return medians(
         [
-            contender(LAYERWISE, *problem, 1000, 250),
-            contender(TEN_TIMES, *problem, 10_000, 250),
-            contender(BACKPACK, *problem, 4000, 500),
+            contender(LAYERWISE, *problem, 4000, 1000),
+            contender(TEN_TIMES, *problem, 40_000, 1000),
+            contender(BACKPACK, *problem, 8000, 2000),
             contender(PER_EXAMPLE, *problem, 100, 5),
         ]
     )
@@ -65,7 +65,7 @@ def growth(measured: Measured, small: str, large: str) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = {kind: str(Path(folder) / f"{kind}.npz") for kind in ("dense", "convolutional")}
-        for kind, examples in (("dense", "10000"), ("convolutional", "200")):
+        for kind, examples in (("dense", "40000"), ("convolutional", "200")):
             save = [*JAX, "save_problem", paths[kind], kind, examples]
             medians([Contender("data", save, THREADS)], repetitions=1)
         dense = measure_dense(paths["dense"])

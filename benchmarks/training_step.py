@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 JAX = [sys.executable, str(HERE / "noise_contenders.py")]
 PYTORCH = ["build/bench-venv/bin/python", str(HERE / "pytorch_noise.py")]
 THREADS = 2
-OURS, THEIRS = "patches and convolutions, JAX", "PyTorch"
+OURS, THEIRS = "this package, compiled loop", "PyTorch"
 
 
 def main() -> None:
