@@ -68,7 +68,8 @@ def test_the_traces_are_those_of_the_layerwise_route(
     layerwise = noise_strength(network, inputs, labels, mean_square_loss)
     assert found.noise_trace == pytest.approx(layerwise.noise_strength, rel=1e-12)
     assert found.loss == pytest.approx(layerwise.loss, rel=1e-12)
-    assert found.curvature_trace == pytest.approx(trace_factor(network, inputs), rel=1e-12)
+    factor = trace_factor(network, inputs, labels, mean_square_loss)
+    assert found.curvature_trace == pytest.approx(factor.mean, rel=1e-12)
     fraction = layerwise.squared_mean_gradient / layerwise.mean_squared_gradient
     assert found.gradient_fraction == pytest.approx(fraction, rel=1e-10)
 

@@ -119,6 +119,7 @@ def trained_with_noise(config: str, power: float) -> xr.Dataset:
             "loss": ("epoch", LOSS),
             "noise_strength": ("epoch", noise),
             "trace_factor": ("trace_epoch", (10 * noise / (2 * LOSS))[::3]),
+            "weighted_trace_factor": ("trace_epoch", (10 * noise / LOSS)[::3]),
             "outputs": 10,
         },
         {"epoch": np.arange(7), "trace_epoch": np.arange(7)[::3]},
@@ -139,12 +140,27 @@ def noise_slopes(*, known: bool = True) -> xr.Dataset:
     )
 
 
+def window_slopes() -> xr.Dataset:
+    """Slope 1 for one loss and 2 for the other, unknown in the first window."""
+    slope = np.ones((2, 2, 3)) * np.array([1.0, 2.0])[:, None]
+    slope[..., 0] = np.nan
+    return xr.Dataset(
+        bounded("window_slope", ("architecture", "loss_function", "window"), slope),
+        {
+            "architecture": ["fc", "cnn"],
+            "loss_function": ["mean_square", "cross_entropy"],
+            "window": [0.003, 0.01, 0.03],
+        },
+    )
+
+
 RUNS = (trained_with_noise(HIDDEN_UNITS, 1.0), trained_with_noise(FILTERS, 1.0))
 DRAWN = {
     "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
     "alignment": lambda: noise_figures.alignment(alignment(0), alignment(1)),
     "fig2": lambda: noise_figures.fig2(*RUNS, noise_slopes()),
     "fig5": lambda: noise_figures.fig5(*RUNS, noise_slopes(known=False)),
+    "noise_slopes": lambda: noise_figures.noise_slopes(window_slopes()),
     "trace_factor": lambda: noise_figures.trace_factor(*RUNS),
     "fig3a": lambda: figures.fig3a(stationary()),
     "fig3b": lambda: figures.fig3b(REGRESSION),
@@ -244,10 +260,18 @@ def test_a_stage_that_was_never_reached_has_no_line() -> None:
     assert [line.get_linestyle() for line in panel.lines].count("--") == 1
 
 
+def test_each_loss_has_its_panel_of_slopes_with_only_the_windows_that_are_known() -> None:
+    figure = noise_figures.noise_slopes(window_slopes())
+    for panel, slope in enumerate([1, 2]):
+        for series in points(figure, panel):
+            np.testing.assert_allclose(series[:, 1], [slope, slope])
+
+
 def test_both_sides_of_equation_9_coincide_where_it_is_exact() -> None:
     panel = noise_figures.trace_factor(*RUNS).axes[0]
-    noise, factor = (line.get_xydata() for line in panel.lines[:2])
+    noise, factor, weighted = (line.get_xydata() for line in panel.lines[:3])
     np.testing.assert_allclose(noise[::3], factor)
+    np.testing.assert_allclose(weighted[:, 1], 2 * factor[:, 1])
     assert panel.xaxis_inverted()
 
 

@@ -131,12 +131,26 @@ def test_the_norm_of_a_layers_gradient_is_the_same_by_both_routes(
 def test_the_trace_factor_sums_the_squared_gradients_of_all_outputs(
     make: Callable[..., Problem], examples_at_once: int
 ) -> None:
-    network, inputs, _ = make(0)
+    network, inputs, labels = make(0)
     flat, unravel = ravel_pytree(network)
     of_all = jax.jit(jax.jacrev(lambda p: apply_network(unravel(p), inputs)))(flat)
-    expected = float(np.sum(np.asarray(of_all) ** 2)) / len(inputs)
-    factor = trace_factor(network, inputs, examples_at_once=examples_at_once)
-    assert factor == pytest.approx(expected, rel=1e-12)
+    traces = np.sum(np.asarray(of_all) ** 2, axis=(1, 2))
+    losses = np.asarray(cross_entropy_loss(apply_network(network, inputs), labels))
+    factor = trace_factor(
+        network, inputs, labels, cross_entropy_loss, examples_at_once=examples_at_once
+    )
+    assert factor.mean == pytest.approx(traces.mean(), rel=1e-12)
+    assert factor.weighted == pytest.approx(np.average(traces, weights=losses), rel=1e-12)
+
+
+def test_with_one_output_the_noise_is_twice_the_loss_times_the_weighted_trace_factor() -> None:
+    """|∇ℓ_μ|² = 2 ℓ_μ |∇f|² for each example: no approximation but that ∇L∇Lᵀ is set apart."""
+    network, inputs, _ = one_output(20)
+    labels = jnp.sin(inputs[:, :1])
+    measured = noise_strength(network, inputs, labels, mean_square_loss)
+    factor = trace_factor(network, inputs, labels, mean_square_loss)
+    predicted = 2 * measured.loss * factor.weighted
+    assert measured.mean_squared_gradient == pytest.approx(predicted, rel=1e-12)
 
 
 def test_equal_losses_make_the_noise_twice_the_loss_times_the_trace_factor() -> None:
@@ -144,7 +158,7 @@ def test_equal_losses_make_the_noise_twice_the_loss_times_the_trace_factor() -> 
     network, inputs, _ = one_output(20)
     labels = apply_network(network, inputs) + 0.3 * jnp.sign(inputs[:, :1])
     measured = noise_strength(network, inputs, labels, mean_square_loss)
-    predicted = 2 * measured.loss * trace_factor(network, inputs)
+    predicted = 2 * measured.loss * trace_factor(network, inputs, labels, mean_square_loss).mean
     assert measured.mean_squared_gradient == pytest.approx(predicted, rel=1e-12)
 
 

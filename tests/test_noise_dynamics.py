@@ -70,10 +70,12 @@ def test_every_epoch_is_measured_on_the_network_that_plain_training_gives(
         assert measured.noise_strength[epoch] == noise.noise_strength
         assert measured.squared_mean_gradient[epoch] == noise.squared_mean_gradient
         if epoch in TRACE_EPOCHS:
-            factor = trace_factor(expected, jnp.asarray(data[0]), examples_at_once=10)
-            assert measured.trace_factor[epoch] == factor
+            factor = trace_factor(expected, *map(jnp.asarray, data), loss, examples_at_once=10)
+            assert measured.trace_factor[epoch] == factor.mean
+            assert measured.weighted_trace_factor[epoch] == factor.weighted
         else:
             assert np.isnan(measured.trace_factor[epoch])
+            assert np.isnan(measured.weighted_trace_factor[epoch])
     assert measured.loss[-1] < measured.loss[0]
 
 

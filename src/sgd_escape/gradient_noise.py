@@ -68,16 +68,34 @@ def noise_strength(
     return NoiseStrength(float(mean.loss), float(mean.squared_norm), squared_mean)
 
 
-def trace_factor(
-    network: Network, inputs: Float[Array, "examples *inputs"], *, examples_at_once: int = 100
-) -> float:
-    """(1/N) Σ_μ Σ_k |∇f_k(θ, x_μ)|², the trace of (1/N) Σ_μ C_f^(μ), summed over the outputs k.
+class TraceFactor(NamedTuple):
+    """(1/N) Σ_μ t_μ of t_μ = Σ_k |∇f_k(θ, x_μ)|², plain and weighted with ℓ_μ / L.
 
-    With one output it is the factor of section 5.2 in N ≈ 2L × (1/N) Σ ∇fᵀ∇f. With K outputs whose
-    residuals are uncorrelated and equally large, that factor is 1/K of the sum returned here.
+    With one output `mean` is the factor of section 5.2 in N ≈ 2L × (1/N) Σ ∇fᵀ∇f. With K outputs
+    whose residuals are uncorrelated and equally large that factor is 1/K of it. By Eq. (7)
+    `weighted` is the same number; without Eq. (7), but with such residuals, it takes its place.
+    """
+
+    mean: float
+    weighted: float
+
+
+def trace_factor(
+    network: Network,
+    inputs: Float[Array, "examples *inputs"],
+    labels: Float[Array, "examples outputs"],
+    loss: PerExampleLoss,
+    *,
+    examples_at_once: int = 100,
+) -> TraceFactor:
+    """The trace of (1/N) Σ_μ C_f^(μ), summed over the outputs, and of (1/NL) Σ_μ ℓ_μ C_f^(μ).
+
+    One backward pass for every output.
     """
     chunks = _chunks(len(inputs), examples_at_once)
-    return sum(float(_trace(network, inputs[rows])) for rows in chunks) / len(inputs)
+    sums = [_traces(loss, network, inputs[rows], labels[rows]) for rows in chunks]
+    traces, losses, products = np.sum(np.asarray(sums), axis=0)
+    return TraceFactor(float(traces / len(inputs)), float(products / losses))
 
 
 def squared_norm_and_gradient(
@@ -115,18 +133,20 @@ def _add_chunk(
     return _Sums(total, squared_norm, tuple(gradient))
 
 
-@jax.jit
-def _trace(network: Network, inputs: Array) -> Array:
+@partial(jax.jit, static_argnames="loss")
+def _traces(loss: PerExampleLoss, network: Network, inputs: Array, labels: Array) -> Array:
+    """The sums over the examples of t_μ, ℓ_μ and ℓ_μ t_μ."""
     passed = forward_pass(network, inputs)
 
     def of_one_output(direction: Array) -> Array:
         errors = passed.back_propagate(jnp.broadcast_to(direction[None], passed.outputs.shape))
         of_layers = zip(_weighted(network), passed.layer_inputs, errors, strict=True)
-        norms = [_norms_and_sum(*of_layer)[0] for of_layer in of_layers]
-        return jnp.sum(jnp.stack(norms), dtype=jnp.float64)
+        return sum((_norms_and_sum(*of_layer)[0] for of_layer in of_layers), jnp.zeros(len(inputs)))
 
     outputs = passed.outputs.shape[-1]
-    return jnp.sum(jax.lax.map(of_one_output, jnp.eye(outputs, dtype=passed.outputs.dtype)))
+    traces = jax.lax.map(of_one_output, jnp.eye(outputs, dtype=passed.outputs.dtype)).sum(0)
+    losses = loss(passed.outputs, labels).astype(jnp.float64)
+    return jnp.sum(jnp.stack([traces, losses, losses * traces]), axis=1)
 
 
 def _norms_and_sum(layer: Dense | Convolution, values: Array, errors: Array) -> tuple[Array, Array]:

@@ -20,13 +20,15 @@ class NoiseDynamics(NamedTuple):
     """Over all N examples, at the initialization (epoch 0) and after each epoch.
 
     `noise_strength` is (1/N) Σ |∇ℓ_μ|² - |∇L|², `squared_mean_gradient` its second term |∇L|², and
-    `trace_factor` is (1/N) Σ_μ Σ_k |∇f_k|², NaN at the epochs where it was not asked for.
+    `trace_factor` and `weighted_trace_factor` are those of `gradient_noise.TraceFactor`, NaN at the
+    epochs where they were not asked for.
     """
 
     loss: Float[np.ndarray, " epochs"]
     noise_strength: Float[np.ndarray, " epochs"]
     squared_mean_gradient: Float[np.ndarray, " epochs"]
     trace_factor: Float[np.ndarray, " epochs"]
+    weighted_trace_factor: Float[np.ndarray, " epochs"]
 
 
 def noise_dynamics(
@@ -60,10 +62,10 @@ def noise_dynamics(
                 f"the noise strength needs a training that stays finite, but after {epoch} epochs "
                 f"at learning rate {learning_rate} the loss is {noise.loss:g}; lower that rate"
             )
-        trace = np.nan
+        trace = (np.nan, np.nan)
         if epoch in trace_epochs:
-            trace = trace_factor(current, x, examples_at_once=examples_at_once)
-        row = (noise.loss, noise.noise_strength, noise.squared_mean_gradient, trace)
+            trace = trace_factor(current, x, y, loss, examples_at_once=examples_at_once)
+        row = (noise.loss, noise.noise_strength, noise.squared_mean_gradient, *trace)
         for array, value in zip(measured, row, strict=True):
             array[epoch] = value
         if epoch < epochs:

@@ -95,19 +95,11 @@ def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figu
     for axes, run in zip(panels, [fully_connected, convolutional], strict=True):
         there = run.sel(epoch=run["trace_epoch"])
         axes.plot(run["loss"], run["noise_strength"] / (2 * run["loss"]), ".", ms=2.5, color=_NOISE)
-        factor = there["trace_factor"] / float(run["outputs"])
-        axes.plot(there["loss"], factor, "o", color=_LOSS, mfc="white", mew=0.8)
+        for name, style in _TRACES.items():
+            axes.plot(there["loss"], there[name] / float(run["outputs"]), **style)
         axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$, falling in training")
         axes.invert_xaxis()
     panels[0].plot([], [], ".", color=_NOISE, label=r"$\mathcal{N}/2L$")
-    panels[0].plot(
-        [],
-        [],
-        "o",
-        color=_LOSS,
-        mfc="white",
-        label=r"$\frac{1}{KN}\sum_{\mu,k}|\nabla f_k(\theta,x^{(\mu)})|^2$",
-    )
     panels[0].legend(loc="upper left")
     _name_panels(list(panels), [fully_connected, convolutional])
     return figure
@@ -188,6 +180,50 @@ def _spectra(axes: Axes, spectra: xr.Dataset, edges: np.ndarray) -> None:
         va="top",
         size=7.5,
     )
+
+
+@in_style
+def noise_slopes(fits: xr.Dataset) -> Figure:
+    """Slope of log N against log L in every half of a decade of L: where is N ∝ L, where N ∝ L²?"""
+    figure = Figure(figsize=(6.8, 2.5))
+    panels = figure.subplots(1, 2, sharey=True)
+    for name, axes, loss in zip("ab", panels, ["mean_square", "cross_entropy"], strict=True):
+        of_loss = fits.sel(loss_function=loss)
+        for index, (architecture, label) in enumerate(_ARCHITECTURES.items()):
+            shift = 10 ** (0.04 * (index - 0.5))
+            slopes = of_loss.sel(architecture=architecture)
+            points(axes, slopes["window"].values * shift, slopes, "window_slope", index, label)
+        for slope in [1, 2] if loss == "cross_entropy" else [1]:
+            axes.axhline(slope, color="0.3", **THEORY)
+        axes.set(xscale="log", xlabel=r"$L(\theta)$, falling in training")
+        axes.invert_xaxis()
+        axes.set_title(f"({name}) {loss.replace('_', '-')}", loc="left", fontsize=9)
+    panels[0].set_ylabel(r"$\mathrm{d}\log\mathcal{N}/\mathrm{d}\log L$")
+    panels[0].legend()
+    return figure
+
+
+_ARCHITECTURES = {"fc": "fully connected", "cnn": "convolutional"}
+
+
+_TRACES: dict[str, dict[str, Any]] = {
+    "trace_factor": {
+        "marker": "o",
+        "linestyle": "",
+        "color": _LOSS,
+        "mfc": "white",
+        "mew": 0.8,
+        "label": r"$\frac{1}{KN}\sum_{\mu,k}|\nabla f_k|^2$",
+    },
+    "weighted_trace_factor": {
+        "marker": "^",
+        "linestyle": "",
+        "color": COLOURS[2],
+        "mfc": "white",
+        "mew": 0.8,
+        "label": r"$\frac{1}{KNL}\sum_{\mu,k}\ell_\mu|\nabla f_k|^2$",
+    },
+}
 
 
 def _dynamics(axes: Axes, run: xr.Dataset, stage: xr.Dataset) -> None:

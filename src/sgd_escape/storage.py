@@ -130,6 +130,7 @@ KINDS: dict[str, FileKind] = {
             "squared_mean_gradient": "float64 epoch",
             "trace_epoch": "int64 trace_epoch",
             "trace_factor": "float64 trace_epoch",
+            "weighted_trace_factor": "float64 trace_epoch",
             "outputs": "int64",
         }
     ),
@@ -204,6 +205,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "noise_strength": ("noise strength N, B times the trace of Eq. (8)", "1"),
     "squared_mean_gradient": ("squared norm of the gradient of the loss", "1"),
     "trace_factor": ("mean over examples of the squared norm of all outputs' gradients", "1"),
+    "weighted_trace_factor": ("trace_factor with the examples weighted by their losses", "1"),
     "outputs": ("outputs of the network", "1"),
     "eigenvalue": ("eigenvalue of the Hessian, Eq. (44)", "1"),
     "effective_dimension": ("effective dimension n, Eq. (45)", "1"),

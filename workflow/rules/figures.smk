@@ -37,6 +37,7 @@ FIGURES = {
         "results/noise/fc_mean_square.nc",
         "results/noise/cnn_mean_square.nc",
     ],
+    "noise_slopes": lambda: ["results/fits/noise.nc"],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
     ),

@@ -38,6 +38,10 @@ storage.write(
             "noise_strength": ("epoch", measured.noise_strength),
             "squared_mean_gradient": ("epoch", measured.squared_mean_gradient),
             "trace_factor": ("trace_epoch", measured.trace_factor[trace_epochs]),
+            "weighted_trace_factor": (
+                "trace_epoch",
+                measured.weighted_trace_factor[trace_epochs],
+            ),
             "outputs": ((), labels.shape[1]),
         },
         {"epoch": np.arange(study["epochs"] + 1), "trace_epoch": trace_epochs},
