@@ -62,7 +62,8 @@ def noise_strength(
         tuple((jnp.zeros(_fans(layer)), jnp.zeros(layer.bias.size)) for layer in layers),
     )
     for rows in _chunks(len(inputs), examples_at_once):
-        sums = _add_chunk(loss, sums, network, inputs[rows], labels[rows])
+        # Chunks that wait in XLA's queue would hold their inputs: memory would grow with N.
+        sums = jax.block_until_ready(_add_chunk(loss, sums, network, inputs[rows], labels[rows]))
     mean = jax.tree.map(lambda total: np.asarray(total) / len(inputs), sums)
     squared_mean = sum(float(np.sum(g**2)) for g in jax.tree.leaves(mean.gradient))
     return NoiseStrength(float(mean.loss), float(mean.squared_norm), squared_mean)

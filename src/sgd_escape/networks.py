@@ -46,7 +46,14 @@ class Convolution(NamedTuple):
         self, values: Float[Array, "examples rows columns channels"]
     ) -> Float[Array, "examples rows columns fan_in"]:
         """What multiplies the weights: the k × k patch around every pixel, as shifted slices."""
-        return _patches(values, len(self.weight))
+        k, (_, rows, columns, _) = len(self.weight), values.shape
+        padded = jnp.pad(values, ((0, 0), *_borders(k), (0, 0)))
+        shifted = [
+            padded[:, row : row + rows, column : column + columns]
+            for row in range(k)
+            for column in range(k)
+        ]
+        return jnp.concatenate(shifted, axis=-1)
 
     def weighted_sums(
         self, values: Float[Array, "examples rows columns channels"]
@@ -92,39 +99,30 @@ def _convolve_and_keep(values: Array, weight: Array) -> tuple[Array, tuple[Array
 
 
 def _back_convolve(kept: tuple[Array, Array], errors: Array) -> tuple[Array, Array]:
-    """The gradients by the values, a convolution itself, and by the weights, Σ a δᵀ of all patches.
+    """The gradients by the values and by the weights, convolutions themselves.
 
-    Left to automatic differentiation the latter is a convolution too, with its axes in an order
-    for which XLA on a CPU has a fast kernel only outside loops: a training step inside `scan` took
-    30 times as long. Patches of one example at a time stay in the processor's cache.
+    XLA on a CPU brings convolutions into the order of axes that its fast kernel needs only
+    outside loops; left to automatic differentiation a training step inside `scan` took 30 times
+    as long. So the axes are transposed here, of few examples at a time: then they stay in cache.
     """
     values, weight = kept
-    border = [(after, before) for before, after in _borders(len(weight))]
-    by_values = _correlate(errors, weight[::-1, ::-1].transpose(0, 1, 3, 2), border)
+    border = _borders(len(weight))
+    flipped = weight[::-1, ::-1].transpose(0, 1, 3, 2)
+    by_values = _correlate(errors, flipped, [(after, before) for before, after in border])
 
-    def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
-        patches, delta = _patches(one[0][None], len(weight)), one[1]
-        gradient = delta.reshape(-1, delta.shape[-1]).T @ patches.reshape(-1, patches.shape[-1])
-        return total + gradient, None
+    def add(total: Array, few: tuple[Array, ...]) -> tuple[Array, None]:
+        images, kernels = few[0].transpose(3, 1, 2, 0), few[1].transpose(1, 2, 0, 3)
+        return total + _correlate(images, kernels, border), None
 
-    outputs = weight.shape[-1]
-    nothing = jnp.zeros((outputs, weight.size // outputs), weight.dtype)
-    by_weight, _ = jax.lax.scan(add, nothing, (values, errors))
-    return by_values, by_weight.T.reshape(weight.shape)
+    size = max(size for size in range(1, 9) if len(values) % size == 0)
+    groups = tuple(a.reshape(-1, size, *a.shape[1:]) for a in (values, errors))
+    k, _, channels, outputs = weight.shape
+    nothing = jnp.zeros((channels, k, k, outputs), weight.dtype)
+    by_weight, _ = jax.lax.scan(add, nothing, groups)
+    return by_values, by_weight.transpose(1, 2, 0, 3)
 
 
 _convolve.defvjp(_convolve_and_keep, _back_convolve)
-
-
-def _patches(values: Array, k: int) -> Array:
-    _, rows, columns, _ = values.shape
-    padded = jnp.pad(values, ((0, 0), *_borders(k), (0, 0)))
-    shifted = [
-        padded[:, row : row + rows, column : column + columns]
-        for row in range(k)
-        for column in range(k)
-    ]
-    return jnp.concatenate(shifted, axis=-1)
 
 
 def _correlate(values: Array, weight: Array, border: Sequence[tuple[int, int]]) -> Array:
