@@ -9,6 +9,8 @@ rule download:
         "results/benchmarks/download/{data_set}.tsv"
     wildcard_constraints:
         data_set="mnist|fashion_mnist|cifar10",
+    # The longest jobs wait for it.
+    priority: 40
     conda:
         ENVIRONMENT
     resources:
