@@ -16,7 +16,8 @@ from measurement import timed
 
 from sgd_escape import gradient_noise, storage
 from sgd_escape.datasets import channel_inputs, flat_inputs, parity_subset
-from sgd_escape.gradient_noise import decoupling, output_gram
+from sgd_escape.decoupling import Spectra, spectra
+from sgd_escape.gradient_noise import output_gram
 from sgd_escape.losses import mean_square_loss
 from sgd_escape.networks import (
     MaxPool,
@@ -26,7 +27,7 @@ from sgd_escape.networks import (
     init_network,
 )
 
-CHECKED_EXAMPLES = 100
+CHECKED_EXAMPLES, DIRECTIONS = 100, 20
 BATCH_SIZE, LEARNING_RATE, CHECKED_STEPS = 100, 0.1, 3
 Problem = tuple[Network, np.ndarray, np.ndarray]
 Sums = tuple[jax.Array, jax.Array, Network]
@@ -142,7 +143,11 @@ def spectrum(examples: str) -> dict[str, float]:
     mnist = storage.read("results/data/mnist.nc", "dataset")
     inputs, labels = parity_subset(mnist["image"].values, mnist["label"].values, int(examples))
     losses = np.asarray(mean_square_loss(apply_network(network, inputs), labels[:, None]))
-    return timed(lambda n: decoupling(output_gram(network, inputs[:n]), losses[:n]), int(examples))
+
+    def both_spectra(n: int) -> Spectra:
+        return spectra(output_gram(network, inputs[:n]), losses[:n], DIRECTIONS)
+
+    return timed(both_spectra, int(examples))
 
 
 CONTENDERS = {
