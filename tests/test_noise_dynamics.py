@@ -1,14 +1,17 @@
+import itertools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgd_escape import SgdEscapeError
+from sgd_escape import checkpoints
+from sgd_escape import noise_dynamics as dynamics
 from sgd_escape.batches import Epoch
 from sgd_escape.checkpoints import Checkpoint
-from sgd_escape.gradient_noise import noise_strength, trace_factor
+from sgd_escape.gradient_noise import NoiseStrength, noise_strength, trace_factor
 from sgd_escape.losses import PerExampleLoss, cross_entropy_loss, mean_square_loss
 from sgd_escape.networks import Network, init_convolutional_network, init_network
 from sgd_escape.noise_dynamics import NoiseDynamics, noise_dynamics, spaced_epochs
@@ -79,6 +82,32 @@ def test_every_epoch_is_measured_on_the_network_that_plain_training_gives(
     assert measured.loss[-1] < measured.loss[0]
 
 
+def test_a_measurement_broken_off_and_resumed_equals_the_undisturbed_one_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, network = classes(40, 6), init_network(KEY, [6, 5, 3])
+    undisturbed = measure(tmp_path / "undisturbed", network, data)
+    # A clock that leaps makes every epoch save its state; the fourth measurement never ends.
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
+    calls = itertools.count()
+
+    def broken_off(*arguments: Any, **options: Any) -> NoiseStrength:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return noise_strength(*arguments, **options)
+
+    monkeypatch.setattr(dynamics, "noise_strength", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path / "broken", network, data)
+    assert Checkpoint(tmp_path / "broken", {}).path.exists()
+    resumed = measure(tmp_path / "broken", network, data)
+    # Two of five epochs were left to do.
+    assert next(calls) == 4 + 2
+    for one, other in zip(resumed, undisturbed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_convolutional_network_is_measured_too(tmp_path: Path) -> None:
     network = init_convolutional_network(KEY, 4, 3, (2, 4), 3, layers_per_stack=1)
     measured = measure(tmp_path, network, classes(20, 4, 4, 3))
@@ -86,13 +115,20 @@ def test_a_convolutional_network_is_measured_too(tmp_path: Path) -> None:
     assert (measured.noise_strength > 0).all()
 
 
-def test_a_training_that_diverges_says_when_and_what_to_do(tmp_path: Path) -> None:
+def test_a_training_that_diverges_has_numbers_up_to_then_and_none_afterwards(
+    tmp_path: Path,
+) -> None:
     network = init_network(KEY, [6, 5, 3])
-    with pytest.raises(SgdEscapeError, match=r"after \d epochs at learning rate 1000.* lower"):
-        measure(tmp_path, network, classes(40, 6), rate=1000.0)
+    measured = measure(tmp_path, network, classes(40, 6), rate=1000.0)
+    assert np.isfinite(measured.loss[0])
+    assert np.isnan(measured.loss[-1])
+    for array in measured[1:3]:
+        np.testing.assert_array_equal(np.isnan(array), np.isnan(measured.loss))
+    # A finite loss never follows one that was not.
+    assert np.all(np.diff(np.isnan(measured.loss).astype(int)) >= 0)
 
 
-@pytest.mark.parametrize(("epochs", "count"), [(1, 2), (7, 4), (300, 20), (5, 40)])
+@pytest.mark.parametrize(("epochs", "count"), [(1, 3), (7, 4), (300, 3), (300, 20), (5, 40)])
 def test_spaced_epochs_hold_both_ends_and_no_epoch_twice(epochs: int, count: int) -> None:
     spaced = spaced_epochs(epochs, count)
     assert spaced[0] == 0

@@ -245,6 +245,15 @@ def test_data_decoded_anew_reruns_what_is_missing_behind_it_in_the_same_run(
     assert jobs == {"download": 1, "pretrain": 1, "hessian_outliers": 1}
 
 
+def test_the_inputs_of_a_job_hold_its_own_script_so_that_a_checkpoint_depends_on_it(
+    root: Path, finished: Path
+) -> None:
+    dry_run = snakemake(root, finished, "-n", "--forcerun", "measure_noise", "train_decoupling")
+    for script in ["measure_noise.py", "train_decoupling.py"]:
+        inputs = [line for line in dry_run.stdout.splitlines() if line.startswith("    input:")]
+        assert any(script in line for line in inputs)
+
+
 def test_shards_and_cores_change_no_array(root: Path, finished: Path) -> None:
     folder = new_folder(finished.parent, "one_shard", ONE_SHARD)
     run = snakemake(root, folder, cores=1)

@@ -95,6 +95,13 @@ def _against(dataset: xr.Dataset, name: str, predicted: str | float) -> Iterator
         yield Row(f"[{label}]", *(float(point[field]) for field in Row._fields[1:]))
 
 
+def _exact(numbers: xr.DataArray, predicted: str | float) -> Iterator[Row]:
+    """Numbers that have no interval, such as the farthest of several."""
+    for label, point in cases(numbers.to_dataset(name="measured")):
+        value = float(point["measured"])
+        yield Row(f"[{label}]", float(predicted), value, value, value)
+
+
 def _each_seed(
     datasets: Mapping[int, xr.Dataset],
     measure: Callable[[xr.Dataset], float],
@@ -244,8 +251,8 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     "noise_slope_late": _stage("late"),
     "noise_slope_intermediate": _stage("intermediate"),
     "noise_slope_small": _stage("small"),
-    "trace_factor_ratio": lambda found, predicted: _against(
-        found.fit_noise, "trace_ratio", predicted
+    "trace_factor_ratio": lambda found, predicted: _exact(
+        found.fit_noise["farthest_trace_ratio"], predicted
     ),
     "noise_trace_ratio": lambda found, predicted: _each_seed_against(
         found.alignment, "trace_ratio", predicted
@@ -406,8 +413,9 @@ def evaluate(
     """
     decided = []
     for claim in claims:
-        scale = fidelity(claim["sizes"], config, paper)
         for row in _rows(claim, datasets):
+            case = dict(pair.split("=") for pair in row.suffix[1:-1].split(",") if pair)
+            scale = fidelity((size.format(**case) for size in claim["sizes"]), config, paper)
             decided.append(
                 Claim(
                     claim["id"] + row.suffix,

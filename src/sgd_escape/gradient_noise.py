@@ -94,8 +94,9 @@ def trace_factor(
     One backward pass for every output.
     """
     chunks = _chunks(len(inputs), examples_at_once)
-    sums = [_traces(loss, network, inputs[rows], labels[rows]) for rows in chunks]
-    traces, losses, products = np.sum(np.asarray(sums), axis=0)
+    # As arrays of NumPy, so that no chunk waits for another while it holds memory.
+    sums = [np.asarray(_traces(loss, network, inputs[rows], labels[rows])) for rows in chunks]
+    traces, losses, products = np.sum(sums, axis=0)
     return TraceFactor(float(traces / len(inputs)), float(products / losses))
 
 

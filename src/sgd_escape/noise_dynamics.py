@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Key
 
 from sgd_escape.batches import Batches
 from sgd_escape.checkpoints import Checkpoint, resumable
-from sgd_escape.errors import SgdEscapeError
 from sgd_escape.gradient_noise import noise_strength, trace_factor
 from sgd_escape.losses import PerExampleLoss
 from sgd_escape.networks import Network
@@ -47,8 +46,8 @@ def noise_dynamics(
 ) -> NoiseDynamics:
     """Train for `epochs` passes and measure before the first and after each.
 
-    Killed, it goes on from `checkpoint`, bit for bit. Raises `SgdEscapeError` if a loss or a
-    noise strength is not finite.
+    Killed, it goes on from `checkpoint`, bit for bit. A training that diverges is an outcome: from
+    the epoch on after which its loss or its noise strength is not finite, all numbers are NaN.
     """
     x, y, rate = jnp.asarray(inputs), jnp.asarray(labels), jnp.float32(learning_rate)
 
@@ -58,14 +57,12 @@ def noise_dynamics(
         current, measured = state
         noise = noise_strength(current, x, y, loss, examples_at_once=examples_at_once)
         if not np.isfinite([noise.loss, noise.noise_strength]).all():
-            raise SgdEscapeError(
-                f"the noise strength needs a training that stays finite, but after {epoch} epochs "
-                f"at learning rate {learning_rate} the loss is {noise.loss:g}; lower that rate"
-            )
+            return current, measured
         trace = (np.nan, np.nan)
         if epoch in trace_epochs:
             trace = trace_factor(current, x, y, loss, examples_at_once=examples_at_once)
         row = (noise.loss, noise.noise_strength, noise.squared_mean_gradient, *trace)
+        measured = NoiseDynamics(*(array.copy() for array in measured))
         for array, value in zip(measured, row, strict=True):
             array[epoch] = value
         if epoch < epochs:
@@ -78,4 +75,4 @@ def noise_dynamics(
 
 def spaced_epochs(epochs: int, count: int) -> list[int]:
     """0, `epochs`, and whole numbers between, about `count` in all, evenly in their logarithm."""
-    return sorted({0, *np.rint(np.geomspace(1, epochs, count - 1)).astype(int).tolist()})
+    return sorted({0, epochs, *np.rint(np.geomspace(1, epochs, count - 1)).astype(int).tolist()})

@@ -254,7 +254,7 @@ def _noise_against_loss(axes: Axes, run: xr.Dataset, stages: list[tuple[xr.Datas
     axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$", ylabel=r"$\mathcal{N}$")
     for which in "xy":
         _decade_ticks(axes, which)
-    axes.set_ylim(top=3 * noise.max())
+    axes.set_ylim(top=3 * np.nanmax(noise))
     axes.legend(loc="upper left")
 
 
@@ -268,11 +268,17 @@ def _with_interval(stage: xr.Dataset) -> str:
 def _network(run: xr.Dataset) -> str:
     """What was trained on what, from the attributes of its file."""
     study = json.loads(run.attrs["config"])
+    if run.get("diverged"):
+        study["n_samples"] = f"{study['n_samples']}$, diverged after epoch ${_last_epoch(run)}"
     if "filters" in study:
         stacks = ", ".join(f"{study['layers_per_stack']}×[{width}]" for width in study["filters"])
         return f"CIFAR-10, $N={study['n_samples']}$,\n{stacks}"
     hidden = "-".join(map(str, study["hidden_units"]))
     return f"Fashion-MNIST, $N={study['n_samples']}$,\n784-{hidden}-10"
+
+
+def _last_epoch(run: xr.Dataset) -> int:
+    return int(run["epoch"].values[np.isfinite(run["loss"].values)][-1])
 
 
 def _name_panels(panels: list[Axes], runs: list[xr.Dataset]) -> None:

@@ -132,7 +132,16 @@ KINDS: dict[str, FileKind] = {
             "trace_factor": "float64 trace_epoch",
             "weighted_trace_factor": "float64 trace_epoch",
             "outputs": "int64",
-        }
+            "diverged": "int8",
+        },
+        # From the epoch on after which a training has diverged.
+        may_be_non_finite=(
+            "loss",
+            "noise_strength",
+            "squared_mean_gradient",
+            "trace_factor",
+            "weighted_trace_factor",
+        ),
     ),
     "decoupling": FileKind(
         {

@@ -50,12 +50,12 @@ def local_imports(path):
 
 
 def sources(script):
-    """What a script imports from this repository, all the way down.
+    """A script and what it imports from this repository, all the way down.
 
     Snakemake watches a script but not its imports: as inputs they make an edited module rerun
-    exactly the rules that depend on it.
+    exactly the rules that depend on it. Checkpoints depend on all of it too.
     """
-    found, waiting = set(), [SCRIPTS / script]
+    found, waiting = {SCRIPTS / script}, [SCRIPTS / script]
     while waiting:
         new = set(local_imports(waiting.pop())) - found
         found |= new

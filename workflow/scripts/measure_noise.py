@@ -43,6 +43,7 @@ storage.write(
                 measured.weighted_trace_factor[trace_epochs],
             ),
             "outputs": ((), labels.shape[1]),
+            "diverged": ((), bool(np.isnan(measured.loss[-1]))),
         },
         {"epoch": np.arange(study["epochs"] + 1), "trace_epoch": trace_epochs},
         storage.attributes(study, seed=study["seed"], equations="(8), (9)")

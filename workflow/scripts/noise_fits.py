@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from fits import bounded
 
-from sgd_escape.estimation import Bootstrap, Estimate, log_log_slope
+from sgd_escape.estimation import Bootstrap, log_log_slope
 
 # Every half of a decade of the loss. Fewer blocks than for a stage, since it holds fewer epochs.
 WINDOW_EDGES = 10.0 ** np.arange(-4, 1.25, 0.5)
@@ -48,14 +48,24 @@ def fit_windows(run: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
 
 
 def fit_trace_factors(run: xr.Dataset) -> xr.Dataset:
-    """N over 2L/K times both trace factors: the median and the range over the epochs."""
+    """N over 2L/K times both trace factors: the median and the range over the epochs.
+
+    `farthest_trace_ratio` is the one that differs from 1 by the largest factor, up or down.
+    """
     there = run.sel(epoch=run["trace_epoch"])
+    there = there.isel(trace_epoch=np.isfinite(there["trace_factor"].values))
+    there = there.sel(epoch=there["trace_epoch"])
     ratios = {}
     for weighted in ["", "weighted_"]:
         decoupled = 2 * there["loss"] * there[f"{weighted}trace_factor"] / there["outputs"]
         ratio = there["noise_strength"].values / decoupled.values
-        in_all = Estimate(np.median(ratio), ratio.min(), ratio.max())
-        ratios |= bounded(f"{weighted}trace_ratio", in_all)
+        farthest = ratio[np.argmax(np.abs(np.log(ratio)))]
+        ratios |= {
+            f"{weighted}trace_ratio": ((), np.median(ratio)),
+            f"{weighted}trace_ratio_least": ((), ratio.min()),
+            f"{weighted}trace_ratio_most": ((), ratio.max()),
+            f"{weighted}farthest_trace_ratio": ((), farthest),
+        }
     return xr.Dataset(ratios)
 
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import xarray as xr
 
@@ -41,12 +42,16 @@ def read_layers(path: str) -> Network:
 
 
 def job_checkpoint(snakemake: Any) -> Checkpoint:
-    """The checkpoint of this job: it depends on its rule, wildcards, params, data and code."""
+    """The checkpoint of this job: it depends on its rule, wildcards, params, data and code.
+
+    And on what its arithmetic runs on, as another version or device rounds differently.
+    """
     digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in snakemake.input]
     identity = {
         "rule": snakemake.rule,
         "wildcards": dict(snakemake.wildcards),
         "params": dict(snakemake.params),
         "inputs": digests,
+        "arithmetic": [jax.__version__, jax.default_backend(), snakemake.threads],
     }
     return Checkpoint(".cache/checkpoints", identity)
