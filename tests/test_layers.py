@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "sgd_escape"
 
 LAYERS = [
     {"errors"},
-    {"escape_theory", "config"},
+    {"escape_theory", "gaussian_kernel", "quasi_potential", "config"},
+    {"discrete_theory"},
     {"networks", "losses", "batches"},
     {"training", "curvature", "gradient_noise"},
     {"chains"},
@@ -31,6 +32,9 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 WITHOUT_JAX = [
     "errors",
     "escape_theory",
+    "gaussian_kernel",
+    "discrete_theory",
+    "quasi_potential",
     "config",
     "estimation",
     "decoupling",
