@@ -1,4 +1,4 @@
-"""Mini-batches as functions of a key and a position, so that any part of a stream can be redrawn.
+"""Randomness as a function of a key and a position, so that any part of a stream can be redrawn.
 
 A stream is cut into blocks of `steps_per_block` steps. Block j of the stream with key k depends on
 (k, j) alone: neither on how many blocks are drawn together nor on who draws them.
@@ -11,21 +11,23 @@ from typing import Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
+
+jax.config.update("jax_enable_x64", True)
 
 Sampling = Literal["with_replacement", "epoch"]
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """A rule that turns (key, block) into the sample indices of the block's steps."""
+    """A rule that turns (key, block) into what the block's steps take: indices, or noise."""
 
     @property
     def steps_per_block(self) -> int: ...
 
     def draw(
         self, key: Key[Array, ""], block: Int[Array, ""] | int
-    ) -> Int[Array, "steps batch_size"]: ...
+    ) -> Int[Array, "steps batch_size"] | Float[Array, "steps dimension"]: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ class Epoch:
         order = jax.random.permutation(jax.random.fold_in(key, block), self.n_samples)
         used = self.steps_per_block * self.batch_size
         return order[:used].reshape(self.steps_per_block, self.batch_size).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class GaussianIncrements:
+    """`dimension` independent standard normal numbers a step, float64: the ξ of ΔW = ξ√Δt."""
+
+    dimension: int
+    steps_per_block: int = 128
+
+    def draw(
+        self, key: Key[Array, ""], block: Int[Array, ""] | int
+    ) -> Float[Array, "steps dimension"]:
+        shape = (self.steps_per_block, self.dimension)
+        return jax.random.normal(jax.random.fold_in(key, block), shape, jnp.float64)
 
 
 SAMPLINGS: dict[str, Callable[[int, int], Batches]] = {
