@@ -7,6 +7,7 @@ from sgd_escape.batches import (
     SAMPLINGS,
     Batches,
     Epoch,
+    GaussianIncrements,
     Sampling,
     WithReplacement,
     passes,
@@ -15,6 +16,7 @@ from sgd_escape.batches import (
 
 KEY = jax.random.key(0)
 RULES = [WithReplacement(50, 4, 8), WithReplacement(7, 7), Epoch(48, 4), Epoch(50, 7)]
+NOISE = GaussianIncrements(3, 16)
 
 
 def draw_blocks(batches: Batches, blocks: int) -> np.ndarray:
@@ -30,7 +32,7 @@ def test_a_block_holds_valid_indices_of_all_its_steps(batches: Batches) -> None:
     assert 0 <= int(block.min()) <= int(block.max()) < batches.n_samples
 
 
-@pytest.mark.parametrize("batches", RULES, ids=str)
+@pytest.mark.parametrize("batches", [*RULES, NOISE], ids=str)
 def test_a_block_depends_on_key_and_number_alone_not_on_who_draws_it(batches: Batches) -> None:
     together = draw_blocks(batches, 6)
     other_keys = jax.vmap(lambda r: jax.random.fold_in(KEY, r))(jnp.arange(5))
@@ -42,7 +44,7 @@ def test_a_block_depends_on_key_and_number_alone_not_on_who_draws_it(batches: Ba
         assert np.array_equal(by_key[r], alone)
 
 
-@pytest.mark.parametrize("batches", RULES, ids=str)
+@pytest.mark.parametrize("batches", [*RULES, NOISE], ids=str)
 def test_blocks_and_keys_differ(batches: Batches) -> None:
     first, second = draw_blocks(batches, 2)
     other = batches.draw(jax.random.key(1), jnp.asarray(0))
@@ -96,6 +98,21 @@ def test_with_replacement_draws_pairs_independently() -> None:
 def test_an_epoch_puts_each_sample_first_equally_often() -> None:
     first = draw_blocks(Epoch(20, 5), 4000)[:, 0, 0]
     assert chi_square_is_plausible(np.bincount(first, minlength=20))
+
+
+def test_gaussian_increments_are_independent_standard_normal_numbers() -> None:
+    noise = draw_blocks(NOISE, 4000)
+    assert noise.shape == (4000, 16, 3)
+    assert noise.dtype == np.float64
+    error = 1 / np.sqrt(noise.size)
+    assert abs(noise.mean()) < 4 * error
+    # The variances of x² and x⁴ are 2 and 96.
+    assert abs((noise**2).mean() - 1) < 4 * np.sqrt(2) * error
+    assert abs((noise**4).mean() - 3) < 4 * np.sqrt(96) * error
+    values = noise.reshape(4000, 48)
+    correlation = np.corrcoef(values, rowvar=False)[~np.eye(48, dtype=bool)]
+    # The largest of 1128 correlations of pairs, each of standard error 1/√4000.
+    assert abs(correlation).max() < 5 / np.sqrt(4000)
 
 
 def test_the_samplings_of_the_configuration_are_the_two_rules() -> None:

@@ -43,12 +43,14 @@ class DoubleWell:
     With θ = (z_e, z_⊥) and V the profile along the escape direction,
 
         L(θ) = V(z_e) + ½ Σ_i k_i(z_e) z_i²,      k_i = h_i* (V/L*)^{p_i},
-        V = L_s + ℓ² [-P²v + (P² - 2PQ) v²/2 + (2PQ - Q²) v³/3 + Q² v⁴/4],      v = (z_e/ℓ)².
+        dV/dv = ℓ² (v - 1) [K + (A - K)(1 - v)² + (C - K) v²],      v = (z_e/ℓ)², V(0) = L_s,
 
-    Derivation of V: dV/dv = ℓ² (v - 1) (P + Qv)² changes its sign at v = 1 alone, so ±ℓ are the
-    only minima. V'' is 2 dV/dv/ℓ² = -2P² at the saddle and 4 d²V/dv²/ℓ² = 4 (P + Q)² at the minima,
-    whence P = √(|h_e^s|/2) and P + Q = √h_e*/2. V falls by L_s - L* from v = 0 to 1, which gives
-    ℓ² = (L_s - L*)/(P²/2 + PQ/3 + Q²/12). For h_e* = 2|h_e^s|, Q = 0: the quartic double well.
+    where A = |h_e^s|/2, C = h_e*/4 and K is the smaller of them.
+
+    Derivation: the bracket is at least K > 0, so 0 and ±ℓ are the only zeros of V'. It is A at
+    v = 0 and C at v = 1, so V'' is 2 dV/dv/ℓ² = -2A at the saddle and 4 d²V/dv²/ℓ² = 4C at the
+    minima. V falls by ℓ² [K/2 + (A - K)/4 + (C - K)/12] = L_s - L* from v = 0 to 1, which gives ℓ.
+    For A = C, which is h_e* = 2|h_e^s|, this is the quartic double well.
 
     V is L* at the minima and L_s at the saddle, so p_i = log(h_i^s/h_i*)/log(L_s/L*) gives k_i its
     two values. p_i = 0 is h_i^s = h_i*, as Eq. (33) has it, with L separable; p_i = 1 is
@@ -124,25 +126,26 @@ class DoubleWell:
         """z_e/ℓ: -1 at the minimum, 0 on the boundary of its basin, 1 at the other minimum."""
         return theta[0] / self._half_width()
 
-    def _shape(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        p = jnp.sqrt(-self.saddle_curvature / 2)
-        return p, jnp.sqrt(self.minimum_curvature) / 2 - p
+    def _shape(self) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+        """K, A - K and C - K."""
+        saddle, minimum = -self.saddle_curvature / 2, self.minimum_curvature / 4
+        smaller = jnp.minimum(saddle, minimum)
+        return smaller, saddle - smaller, minimum - smaller
 
     def _half_width(self) -> Float[Array, ""]:
-        p, q = self._shape()
-        depth = p**2 / 2 + p * q / 3 + q**2 / 12
+        both, saddle, minimum = self._shape()
+        depth = both / 2 + saddle / 4 + minimum / 12
         return jnp.sqrt((self.saddle_loss - self.minimum_loss) / depth)
 
     def _profile(self, coordinate: Float[Array, ""]) -> Float[Array, ""]:
-        p, q = self._shape()
+        both, saddle, minimum = self._shape()
         v = coordinate**2
-        bracket = (
-            -(p**2) * v
-            + (p**2 - 2 * p * q) * v**2 / 2
-            + (2 * p * q - q**2) * v**3 / 3
-            + q**2 * v**4 / 4
+        integral = (
+            both * (v**2 / 2 - v)
+            + saddle * ((v - 1) ** 4 - 1) / 4
+            + minimum * (v**4 / 4 - v**3 / 3)
         )
-        return self.saddle_loss + self._half_width() ** 2 * bracket
+        return self.saddle_loss + self._half_width() ** 2 * integral
 
 
 def committor_plane(
