@@ -160,7 +160,8 @@ def committor_plane(
         q(s) = ∫_{-1}^s e^{E(L(x))} dx / ∫_{-1}^1 e^{E(L(x))} dx
 
     with `exponent` E(L) = log(L)/T for Eq. (12), T = ηh_e*/B, and E(L) = L/D for Eq. (5) (Gardiner,
-    Handbook of Stochastic Methods, 5.2.7). Raises `SgdEscapeError` unless ½ < probability < 1.
+    Handbook of Stochastic Methods, 5.2.7). Exact in one dimension and where z_e and z_⊥ separate;
+    else right as the noise vanishes. Raises `SgdEscapeError` unless ½ < probability < 1.
     """
     if not 0.5 < probability < 1:
         raise SgdEscapeError(

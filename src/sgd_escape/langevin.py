@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -133,10 +134,15 @@ def regression_langevin(
 
     BΣ = (1/N) Σ ∇ℓ∇ℓᵀ - ∇L∇Lᵀ is a quadratic polynomial of φ = θ - θ*, since ∇ℓ = x(xᵀφ - r) with
     the residual r = y - xᵀθ*. Its coefficients, d⁴ numbers, are computed once. Raises
-    `SgdEscapeError` if a number is not positive.
+    `SgdEscapeError` if a number is not positive or if there are no more samples than parameters.
     """
     ratio = _noise_ratio(float(chain.learning_rate), batch_size)
     x = chain.inputs
+    if len(x) <= x.shape[1]:
+        raise SgdEscapeError(
+            f"the noise of regression in {x.shape[1]} dimensions needs more samples than that, but "
+            f"got {len(x)}, which can be fitted without error; raise n_samples"
+        )
     residual = chain.labels - x @ chain.minimum
     outer = x[:, :, None] * x[:, None, :]
     moments = (
@@ -178,19 +184,20 @@ def states_after(
     batches: Batches,
     key: Key[Array, ""],
     runs: Sequence[int],
-    steps: Int[Any, " runs"],
+    steps: Int[np.ndarray, " runs"],
 ) -> PyTree[Array]:
     """The states of the runs of `first_passage` after `steps` steps each, by running them again.
 
     The steps of a first passage become its time t = `states_after(...).time`.
     """
-    steps = jnp.asarray(steps)
-    # Runs of like length side by side, so that few lanes wait for the longest.
-    order = jnp.argsort(steps)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(runs, jnp.uint32))
-    states = _replay(chain, batches, keys[order], steps[order])
-    back = jnp.argsort(order)
-    return jax.tree.map(lambda leaf: leaf[back], states)
+    # Runs of like length side by side, so that few lanes wait for the longest; idle lanes fill the
+    # last group, so that its arithmetic is that of the others.
+    order = np.argsort(steps, kind="stable")
+    idle = (0, -len(order) % chain.lanes)
+    sorted_runs, sorted_steps = (np.pad(np.asarray(a)[order], idle) for a in (runs, steps))
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(sorted_runs, jnp.uint32))
+    states = _replay(chain, batches, keys, jnp.asarray(sorted_steps))
+    return jax.tree.map(lambda leaf: leaf[np.argsort(order)], states)
 
 
 @partial(jax.jit, static_argnames="batches")
@@ -243,7 +250,9 @@ def _square_root(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
             "a noise covariance has no negative eigenvalues, but the curvature matrix has "
             f"{float(eigenvalues[0]):.6g}; take the Hessian at a minimum"
         )
-    root: Array = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[None] @ vectors.T
+    # The root of a zero that is rounded to 1e-16 would be a noise of 1e-8.
+    roots = jnp.sqrt(jnp.where(eigenvalues > rounding, eigenvalues, 0))
+    root: Array = vectors * roots[None] @ vectors.T
     return root
 
 
