@@ -199,13 +199,13 @@ def test_the_noise_has_the_exact_strength_after_any_number_of_steps(
 
 
 def test_stepped_by_eta_equation_4_has_the_stationary_variance_of_sgd_on_fresh_data() -> None:
-    """(η/B)/(2 - η(1 + 2/B)), of section 5.3.1's SGD at d = 1."""
+    """(η/B)/(2 - η(1 + (d + 1)/B)) a component, of section 5.3.1's SGD."""
     rates = {"learning_rate": 0.4, "batch_size": 2, "step_size": 0.4}
-    chain = gaussian_regression_langevin(1, **rates)
-    squares = np.asarray(walk(chain, 20000, 40).position)[-1, :, 0] ** 2
-    # (1 - η)² + 2η²/B = 0.52 a step leaves 4e-12 of the start after 40.
+    chain = gaussian_regression_langevin(3, **rates)
+    squares = np.mean(np.asarray(walk(chain, 20000, 40).position)[-1] ** 2, axis=-1)
+    # (1 - η)² + 4η²/B = 0.68 a step leaves 2e-7 of the start after 40.
     error = squares.std() / np.sqrt(20000)
-    assert abs(squares.mean() - 0.2 / (2 - 0.4 * 2)) < 4 * error
+    assert abs(squares.mean() - 0.2 / (2 - 0.4 * 3)) < 4 * error
 
 
 def test_the_matched_gld_has_the_trace_of_the_noise_at_the_minimum() -> None:
@@ -219,10 +219,9 @@ def test_the_matched_gld_has_the_trace_of_the_noise_at_the_minimum() -> None:
 
 def test_flat_directions_are_frozen() -> None:
     """Where H* has no curvature there is neither drift nor noise."""
-    flat = np.array([1.0, -1.0, 0.0]) / np.sqrt(2)
-    hessian = np.eye(3) - np.outer(flat, flat)
-    chain = sgd_on_quadratic(hessian)
-    shift = np.asarray(walk(chain, 100, 200).position) - np.asarray(chain.start)
+    flat = np.array([1.0, -1.0]) / np.sqrt(2)
+    chain = sgd_on_quadratic(np.eye(2) - np.outer(flat, flat))
+    shift = np.asarray(walk(chain, 20000, 40).position) - np.asarray(chain.start)
     # Rounding of 1e-16 a step.
     assert abs(shift @ flat).max() < 1e-12
     assert shift.std() > 0.1
@@ -326,10 +325,7 @@ def test_with_additive_noise_the_scheme_converges_strongly_at_order_one(equation
     def chain(step_size: float) -> Langevin:
         if equation == "5":
             return gld(well, 0.05, step_size)
-        rates = {"learning_rate": 0.05, "batch_size": 1, "step_size": step_size}
-        return change_time(
-            sgd_langevin(well, well.minimum, well.minimum_hessian, **rates), step_size
-        )
+        return change_time(sgd_on_quadratic(HESSIAN), step_size)
 
     noise = np.asarray(jax.random.normal(KEY, (500, FINEST, 2), jnp.float64))
     reference, fine, rough = (
@@ -483,7 +479,7 @@ def test_with_the_covariance_of_the_data_regression_passes_at_the_exact_time() -
     left, right = ends + np.sign(ends) * 0.5826 * np.sqrt(variance(ends) * step_size)
     expected = mean_exit_time(lambda shift: -h * shift, variance, left, 0.0, right)
     chain = regression_langevin(regression, batch_size=1, step_size=step_size)
-    assert Times.measure(chain, 1.3 * loss, 500, 1).agrees_with(expected)
+    assert Times.measure(chain, 1.3 * loss, 300, 1).agrees_with(expected)
 
 
 def stationary_positions(chain: Langevin) -> np.ndarray:
@@ -529,42 +525,44 @@ def test_the_stationary_law_of_equation_12_is_that_of_14_over_the_loss() -> None
 
 
 def test_the_stationary_law_is_that_of_equation_17() -> None:
-    """P_s ∝ L^-φ with φ = 1 + 1/T in d = 1, where E L*/L = 1 - 1/(2φ)."""
-    chain = isotropic(2.0, 0.7, 0.4, 1)
+    """P_s ∝ L^-φ with φ = 1 + 1/T, where E L*/L = 1 - n/(2φ)."""
+    chain = isotropic(2.0, 0.7, 0.4, 2)
     for current in (replace(chain, step_size=jnp.asarray(0.01)), change_time(chain, 0.007)):
-        inverse = 0.7 / (0.7 + stationary_positions(current)[..., 0] ** 2)
+        inverse = 0.7 / (0.7 + np.sum(stationary_positions(current) ** 2, axis=-1))
         weights = inverse if current.time_changed else np.ones_like(inverse)
         mean, error = reweighted(inverse, weights)
-        assert abs(mean - (1 - 1 / 7)) < 4 * error
-        assert error < 0.003
+        assert abs(mean - (1 - 1 / 3.5)) < 4 * error
+        assert error < 0.004
 
 
 def test_the_states_after_the_passage_steps_have_just_passed() -> None:
-    chain = change_time(isotropic(1.0, 1.0, 0.4, 2), 0.02)
-    increments, runs = GaussianIncrements(2, 32), [5, 0, 17, 3, 90]
-    found = first_passage(chain, increments, np.array([2.0]), KEY, runs=runs, max_steps=10**6)
+    chain = change_time(isotropic(1.0, 1.0, 0.4, 1), 0.02)
+    increments = GaussianIncrements(1)
+    levels = np.array([2.0])
+    found = first_passage(chain, increments, levels, KEY, runs=range(500), max_steps=10**6)
     steps = found.first_passage_step[:, 0]
-    after = states_after(chain, increments, KEY, runs, steps)
-    before = states_after(chain, increments, KEY, runs, steps - 1)
-    assert np.all(jax.vmap(chain.loss)(after) > 2)
-    assert np.all(jax.vmap(chain.loss)(before) <= 2)
+    after = states_after(chain, increments, KEY, range(500), steps)
+    before = states_after(chain, increments, KEY, range(500), steps - 1)
+    losses, losses_before = (np.asarray(jax.vmap(chain.loss)(s)) for s in (after, before))
+    assert np.all(losses > 2)
+    assert np.all(losses_before <= 2)
     # One step of dτ more, at the loss before it.
-    elapsed = 0.02 / jax.vmap(chain.loss)(before)
-    np.testing.assert_allclose(after.time - before.time, elapsed, rtol=1e-9)
+    np.testing.assert_allclose(after.time - before.time, 0.02 / losses_before, rtol=1e-8)
 
 
 def test_states_do_not_depend_on_which_runs_are_replayed_together() -> None:
-    chain = change_time(isotropic(1.0, 1.0, 0.4, 2), 0.02)
-    increments = GaussianIncrements(2, 32)
-    runs, steps = [5, 0, 17], np.array([100, 0, 33])
-    together = states_after(chain, increments, KEY, runs, steps)
-    np.testing.assert_array_equal(together.position[1], chain.start)
-    assert float(together.time[1]) == 0
-    alone = states_after(chain, increments, KEY, [17], np.array([33]))
-    np.testing.assert_array_equal(alone.position[0], together.position[2])
-    noise = GaussianIncrements(2, 32).draw(jax.random.fold_in(KEY, 5), 0)
-    first_block = states_after(chain, increments, KEY, [5], np.array([32]))
-    np.testing.assert_allclose(first_block.position[0], follow(chain, noise).position, rtol=1e-12)
+    chain = change_time(isotropic(1.0, 1.0, 0.4, 1), 0.02)
+    increments, rng = GaussianIncrements(1), np.random.default_rng(0)
+    steps, order = rng.permutation(500), rng.permutation(500)
+    states = states_after(chain, increments, KEY, range(500), steps)
+    shuffled = states_after(chain, increments, KEY, order.tolist(), steps[order])
+    np.testing.assert_array_equal(shuffled.position, states.position[order])
+    assert float(states.time[np.argmin(steps)]) == 0
+    one_block = int(np.flatnonzero(steps == 128)[0])
+    noise = increments.draw(jax.random.fold_in(KEY, one_block), 0)
+    alone = follow(chain, noise)
+    np.testing.assert_allclose(states.position[one_block], alone.position, rtol=1e-11)
+    np.testing.assert_allclose(states.time[one_block], alone.time, rtol=1e-12)
 
 
 TEMPERATURE = 0.25
@@ -602,20 +600,16 @@ def exact_time_in_one_dimension(well: DoubleWell, chain: Langevin, plane: float)
     return mean_exit_time(part(0), part(1), -3 * width, -width, plane * width)
 
 
-@pytest.mark.parametrize("equation", ["12", "14", "5"])
+@pytest.mark.parametrize("equation", ["12", "5"])
 def test_the_exit_from_a_one_dimensional_well_takes_the_exact_time(equation: str) -> None:
     well = DoubleWell.from_curvatures(0.8, 1.2, 2.0, -1.0)
     chains = exit_chains(well)
     chain, plane = chains[equation]
-    # The amplitude is that of t, for which 12 and 14 have the same exact time.
     expected = exact_time_in_one_dimension(well, chain, plane)
     assert Times.measure(BasinExit(chain, well), plane, 1000, 1).agrees_with(expected)
 
 
-@pytest.mark.parametrize("equation", ["12", "14"])
-def test_where_the_logarithm_separates_a_second_dimension_only_slows_the_clock(
-    equation: str,
-) -> None:
+def test_where_the_logarithm_separates_a_second_dimension_only_slows_the_clock() -> None:
     """h_i^s/h_i* = L_s/L*: in τ the exit is one-dimensional, and dt = dτ/L holds 1/(1 + ½κz²).
 
     z is stationary with density (1 + ½κz²)^(-1/T_i), T_i = ηh_i/B, so that this factor has the
@@ -623,7 +617,7 @@ def test_where_the_logarithm_separates_a_second_dimension_only_slows_the_clock(
     """
     alone = DoubleWell.from_curvatures(0.8, 1.2, 2.0, -1.0)
     well = DoubleWell.from_curvatures(0.8, 1.2, 2.0, -1.0, [4.0], [6.0])
-    chain, plane = exit_chains(well)[equation]
+    chain, plane = exit_chains(well)["14"]
     one_dimensional = exact_time_in_one_dimension(alone, exit_chains(alone)["12"][0], plane)
     expected = one_dimensional * (1 - 2 * TEMPERATURE / 2)
     assert Times.measure(BasinExit(chain, well), plane, 500, 2).agrees_with(expected)
@@ -631,11 +625,12 @@ def test_where_the_logarithm_separates_a_second_dimension_only_slows_the_clock(
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class EitherMinimum(BasinExit):
-    """Watched by |z_e|/ℓ, which passes 1 at whichever minimum comes first."""
+class EndedByReturn(BasinExit):
+    """A run that comes back to its first minimum ends, with a loss that is not finite."""
 
     def loss(self, state: LangevinState) -> jax.Array:
-        return abs(super().loss(state))
+        coordinate = super().loss(state)
+        return jnp.where(coordinate < -1, jnp.inf, coordinate)
 
 
 def arrivals_at_the_other_minimum(saddle: float, probability: float) -> float:
@@ -643,11 +638,12 @@ def arrivals_at_the_other_minimum(saddle: float, probability: float) -> float:
     well = DoubleWell.from_curvatures(0.8, 1.2, 2.0, -1.0, [4.0], [saddle])
     plane = committor_plane(well, lambda loss: np.log(loss) / TEMPERATURE, probability)
     chain, _ = exit_chains(well)["12"]
-    chain = EitherMinimum(replace(chain, start=-plane * well.minimum), well)
-    increments, runs = GaussianIncrements(2), range(1000)
-    found = first_passage(chain, increments, np.array([1.0]), KEY, runs=runs, max_steps=10**6)
-    ends = states_after(chain, increments, KEY, runs, found.first_passage_step[:, 0])
-    return float(np.mean(np.asarray(ends.position)[:, 0] > 0))
+    chain = EndedByReturn(replace(chain, start=-plane * well.minimum), well)
+    found = first_passage(
+        chain, GaussianIncrements(2), np.array([1.0]), KEY, runs=range(1000), max_steps=10**6
+    )
+    assert np.all(found.first_passage_step > 0)
+    return 1 - found.diverged.mean()
 
 
 @pytest.mark.parametrize("probability", [0.7, 0.99])
@@ -670,7 +666,7 @@ def test_every_run_leaves_a_two_dimensional_well(transverse: tuple[float, float]
     times = Times.measure(BasinExit(chain, well), plane, 500, 2)
     assert np.isfinite(times.mean)
     # Exit times are close to exponential: their spread is their mean.
-    assert times.error * np.sqrt(500) == pytest.approx(times.mean, rel=0.3)
+    assert times.error * np.sqrt(500) == pytest.approx(times.mean, rel=0.25)
 
 
 @pytest.mark.parametrize(

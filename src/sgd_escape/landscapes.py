@@ -55,6 +55,8 @@ class DoubleWell:
     V is L* at the minima and L_s at the saddle, so p_i = log(h_i^s/h_i*)/log(L_s/L*) gives k_i its
     two values. p_i = 0 is h_i^s = h_i*, as Eq. (33) has it, with L separable; p_i = 1 is
     h_i^s/h_i* = L_s/L*, and in two dimensions log L is then separable, as Eq. (19) has it.
+    For p_i < 0 the valley widens beyond the minima as well, where V > L_s: strong noise finds room
+    there, and in the time τ of Eq. (13) its excursions are long.
 
     Every k_i is positive, so ∂L/∂z_i = 0 means z_i = 0: there are no other critical points. The
     loss is even in z_e: the basins are z_e < 0 and z_e > 0, and the committor on z_e = 0 is ½.
