@@ -98,6 +98,8 @@ def trace_factor(fully_connected: xr.Dataset, convolutional: xr.Dataset) -> Figu
         for name, style in _TRACES.items():
             axes.plot(there["loss"], there[name] / float(run["outputs"]), **style)
         axes.set(xscale="log", yscale="log", xlabel=r"$L(\theta)$, falling in training")
+        for which in "xy":
+            _decade_ticks(axes, which)
         axes.invert_xaxis()
     panels[0].plot([], [], ".", color=_NOISE, label=r"$\mathcal{N}/2L$")
     panels[0].legend(loc="upper left")
@@ -332,6 +334,9 @@ def _equality(axes: Axes, values: np.ndarray) -> None:
 
 
 def _decade_ticks(axes: Axes, which: str) -> None:
+    """Plain numbers where the axis is too short for powers of ten alone."""
     low, high = getattr(axes, f"get_{which}lim")()
+    if high > 200 * low:
+        return
     ticks = [factor * 10.0**power for power in range(-8, 9) for factor in (1, 2, 5)]
     plain_ticks(axes, which, [tick for tick in ticks if low <= tick <= high])
