@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -498,6 +500,21 @@ def test_the_log_log_slope_is_that_of_numpy() -> None:
     slope = log_log_slope(x, y, 12, Bootstrap(0.95, 100, 0))
     assert slope.value == pytest.approx(expected, rel=1e-9)
     assert slope.low < expected < slope.high
+
+
+def test_a_resample_of_blocks_has_the_slope_of_the_points_it_takes() -> None:
+    rng = np.random.default_rng(5)
+    x, y = np.exp(rng.normal(size=(2, 40)))
+    taken = np.array([2.0, 0.0, 1.0, 1.0])
+
+    class OneResample(Bootstrap):
+        def __call__(self, statistic: Callable[[np.ndarray], np.ndarray], units: int) -> Estimate:
+            assert units == 4
+            return Estimate(*[statistic(taken)] * 3)
+
+    expected = np.polyfit(np.log(x), np.log(y), 1, w=np.sqrt(np.repeat(taken, 10)))[0]
+    slope = log_log_slope(x, y, 4, OneResample(0.95, 1, 0))
+    assert slope.value == pytest.approx(expected, rel=1e-9)
 
 
 def test_intervals_of_the_slope_allow_for_the_memory_of_a_series() -> None:

@@ -74,5 +74,5 @@ def noise_dynamics(
 
 
 def spaced_epochs(epochs: int, count: int) -> list[int]:
-    """0, `epochs`, and whole numbers between, about `count` in all, evenly in their logarithm."""
-    return sorted({0, epochs, *np.rint(np.geomspace(1, epochs, count - 1)).astype(int).tolist()})
+    """0, `epochs`, and whole numbers between, `count` > 2 at most, evenly in their logarithm."""
+    return sorted({0, *np.rint(np.geomspace(1, epochs, count - 1)).astype(int).tolist()})
