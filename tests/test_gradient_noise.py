@@ -43,12 +43,12 @@ def dense(seed: int, dtype: type = np.float64) -> Problem:
 
 
 def convolutional(seed: int, dtype: type = np.float64) -> Problem:
-    """Two convolutions of random widths, the second on few pixels and wide, and examples."""
+    """Two stacks of two convolutions, the second on few pixels and wide, and examples."""
     rng = np.random.default_rng(seed)
     channels, width, classes = rng.integers(2, 5, size=3).tolist()
     n = int(rng.integers(6, 12))
     network = init_convolutional_network(
-        jax.random.key(seed), 4, channels, [width, 16], classes, layers_per_stack=1
+        jax.random.key(seed), 4, channels, [width, 16], classes, layers_per_stack=2
     )
     labels = np.eye(classes)[rng.integers(classes, size=n)]
     images = jnp.asarray(rng.uniform(size=(n, 4, 4, channels)), dtype)
