@@ -6,7 +6,8 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from fits import bounded, fit_case
+from fits import fit_case
+from intervals import bounded
 
 from sgd_escape import storage
 from sgd_escape.estimation import Bootstrap, Estimate, curvature_and_dimension

@@ -2,9 +2,10 @@
 
 import numpy as np
 import xarray as xr
+from intervals import bounded
 
 from sgd_escape import escape_theory, estimation
-from sgd_escape.estimation import Bootstrap, Estimate, Passages
+from sgd_escape.estimation import Bootstrap, Passages
 
 
 def fit_case(
@@ -68,14 +69,6 @@ def _passages(record: xr.Dataset) -> Passages:
         record["first_passage_step"].values,
         record["observed_steps"].values,
     )
-
-
-def bounded(name: str, estimate: Estimate, dims: tuple[str, ...] = ()) -> dict[str, tuple]:
-    """A value and its interval as the three variables name, name_low and name_high."""
-    return {
-        f"{name}{part}": (dims, value)
-        for part, value in zip(["", "_low", "_high"], estimate, strict=True)
-    }
 
 
 def _per_threshold(passages: Passages, confidence: float) -> dict[str, tuple]:

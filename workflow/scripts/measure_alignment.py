@@ -4,7 +4,7 @@ begin(snakemake)
 
 import numpy as np
 import xarray as xr
-from fits import bounded
+from intervals import bounded
 from network_files import read_network, read_parity
 
 from sgd_escape import curvature, storage

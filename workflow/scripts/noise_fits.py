@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from fits import bounded
+from intervals import bounded
 
 from sgd_escape.estimation import Bootstrap, log_log_slope
 
