@@ -291,7 +291,9 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
 def test_a_damaged_intermediate_stops_the_stage_that_reads_it(root: Path, finished: Path) -> None:
     folder = new_folder(finished.parent, "damaged")
     source = finished / "results/network/hessian_seed0.nc"
-    shutil.copytree(finished / "results", folder / "results", dirs_exist_ok=True)
+    # With the record of what was made from what, else everything would be made again.
+    for part in ["results", ".snakemake"]:
+        shutil.copytree(finished / part, folder / part, dirs_exist_ok=True)
     damaged = folder / source.relative_to(finished)
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
