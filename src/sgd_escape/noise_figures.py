@@ -236,6 +236,7 @@ def _dynamics(axes: Axes, run: xr.Dataset, stage: xr.Dataset) -> None:
         label = rf"$\mathcal{{N}}/{factor:.3g}$"
         axes.plot(run["epoch"], run["noise_strength"] / factor, "--", color=_NOISE, label=label)
     axes.set(yscale="log", xlabel="epoch")
+    _decade_ticks(axes, "y")
     axes.legend(loc="upper right")
 
 
