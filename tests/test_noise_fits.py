@@ -87,7 +87,7 @@ def test_the_trace_ratio_is_that_of_one_output_and_the_farthest_is_by_its_factor
     assert float(fitted["trace_ratio_most"]) == pytest.approx(3)
     assert float(fitted["trace_ratio"]) == pytest.approx(1.5)
     assert float(fitted["farthest_trace_ratio"]) == pytest.approx(0.2)
-    assert float(fitted["weighted_farthest_trace_ratio"]) == pytest.approx(0.1)
+    assert float(fitted["weighted_trace_ratio"]) == pytest.approx(0.75)
 
 
 def test_a_training_that_diverged_is_fitted_up_to_then(noise_fits: ModuleType) -> None:

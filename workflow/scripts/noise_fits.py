@@ -50,7 +50,7 @@ def fit_windows(run: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
 def fit_trace_factors(run: xr.Dataset) -> xr.Dataset:
     """N over 2L/K times both trace factors: the median and the range over the epochs.
 
-    `farthest_trace_ratio` is the one that differs from 1 by the largest factor, up or down.
+    `farthest_trace_ratio` is that of the plain factor that is off by most, up or down.
     """
     there = run.sel(epoch=run["trace_epoch"])
     there = there.isel(trace_epoch=np.isfinite(there["trace_factor"].values))
@@ -59,14 +59,14 @@ def fit_trace_factors(run: xr.Dataset) -> xr.Dataset:
     for weighted in ["", "weighted_"]:
         decoupled = 2 * there["loss"] * there[f"{weighted}trace_factor"] / there["outputs"]
         ratio = there["noise_strength"].values / decoupled.values
-        farthest = ratio[np.argmax(np.abs(np.log(ratio)))]
         ratios |= {
             f"{weighted}trace_ratio": ((), np.median(ratio)),
             f"{weighted}trace_ratio_least": ((), ratio.min()),
             f"{weighted}trace_ratio_most": ((), ratio.max()),
-            f"{weighted}farthest_trace_ratio": ((), farthest),
         }
-    return xr.Dataset(ratios)
+    least, most = (ratios[f"trace_ratio_{end}"][1] for end in ["least", "most"])
+    farthest = max(least, most, key=lambda ratio: abs(np.log(ratio)))
+    return xr.Dataset(ratios | {"farthest_trace_ratio": ((), farthest)})
 
 
 def _between(run: xr.Dataset, low: float, high: float) -> xr.Dataset:
