@@ -21,7 +21,12 @@ from sgd_escape.curvature import (
     spectrum,
     threshold_dimension,
 )
-from sgd_escape.networks import Network, apply_network, init_network
+from sgd_escape.networks import (
+    Network,
+    apply_network,
+    init_convolutional_network,
+    init_network,
+)
 from sgd_escape.training import full_loss
 
 
@@ -360,3 +365,15 @@ def test_quadratic_forms_along_the_eigenvectors_are_the_eigenvalues() -> None:
     matrix = with_spectrum(np.array([-9.0, -1.0, 0.5, 3.0, 8.0]))
     values, vectors = np.linalg.eigh(matrix)
     np.testing.assert_allclose(quadratic_forms(operator(matrix), 2 * vectors.T), 4 * values)
+
+
+def test_products_with_the_hessian_of_convolutions_are_refused() -> None:
+    network = init_convolutional_network(jax.random.key(0), 4, 1, (2,), 1, layers_per_stack=1)
+    images, labels = jnp.ones((3, 4, 4, 1)), jnp.ones((3, 1))
+    for make in [
+        lambda: gauss_newton_operator(network, images),
+        lambda: hessian_operator(network, images, labels),
+        lambda: residual_term_operator(network, images, labels),
+    ]:
+        with pytest.raises(SgdEscapeError, match="need a dense network"):
+            make()

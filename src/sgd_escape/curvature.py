@@ -16,7 +16,7 @@ from matfree.decomp import tridiag_sym
 
 from sgd_escape.errors import SgdEscapeError
 from sgd_escape.losses import mean_square_loss
-from sgd_escape.networks import Network, apply_network, in_float64
+from sgd_escape.networks import Convolution, Network, apply_network, in_float64
 
 
 @jax.jit
@@ -113,7 +113,7 @@ class Eigenpairs(NamedTuple):
 def gauss_newton_operator(
     network: Network, inputs: Float[Array, "examples *inputs"]
 ) -> SymmetricOperator:
-    """H of Eq. (44), summed over the outputs."""
+    """H of Eq. (44), summed over the outputs. Raises `SgdEscapeError` for convolutions."""
     return _operator(_gauss_newton, network, inputs)
 
 
@@ -122,7 +122,10 @@ def hessian_operator(
     inputs: Float[Array, "examples *inputs"],
     labels: Float[Array, "examples outputs"],
 ) -> SymmetricOperator:
-    """∇²L, the exact Hessian of the mean-square loss, Eq. (10)."""
+    """∇²L, the exact Hessian of the mean-square loss, Eq. (10).
+
+    Raises `SgdEscapeError` for convolutions.
+    """
     return _operator(_hessian, network, inputs, labels)
 
 
@@ -131,7 +134,10 @@ def residual_term_operator(
     inputs: Float[Array, "examples *inputs"],
     labels: Float[Array, "examples outputs"],
 ) -> SymmetricOperator:
-    """R = (1/N) Σ_μ [f(θ, x_μ) - y_μ] ∇²f(θ, x_μ), the last term of Eq. (10)."""
+    """R = (1/N) Σ_μ [f(θ, x_μ) - y_μ] ∇²f(θ, x_μ), the last term of Eq. (10).
+
+    Raises `SgdEscapeError` for convolutions.
+    """
     return _operator(_residual_term, network, inputs, labels)
 
 
@@ -215,6 +221,11 @@ def _products(matrix: SymmetricOperator, vectors: Array) -> Array:
 
 
 def _operator(product: Callable[..., Array], network: Network, *data: Array) -> SymmetricOperator:
+    if any(isinstance(layer, Convolution) for layer in network):
+        raise SgdEscapeError(
+            "products with a Hessian need a dense network, as convolutions have a backward "
+            "derivative only, but the network has convolutions; use a dense one"
+        )
     size = ravel_pytree(network)[0].size
     return SymmetricOperator(Partial(product, *in_float64((network, *data))), size)
 
