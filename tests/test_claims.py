@@ -155,6 +155,7 @@ def datasets() -> Datasets:
         noise(),
         {0: decoupling(0.05, 0.95, -0.03), 50: decoupling(0.4, 0.8, 0.09)},
         {0: alignment(0.92, 0.05, 82.0), 3: alignment(1.4, 0.02, 70.0)},
+        {},
     )
 
 

@@ -50,7 +50,8 @@ class Claim(NamedTuple):
 class Datasets(NamedTuple):
     """What the claims are decided on.
 
-    Files of the pre-trained networks are keyed by the seed, those of `decoupling` by the epoch.
+    Files of the pre-trained networks are keyed by the seed, those of `decoupling` by the epoch and
+    those of the laboratory by the study.
     """
 
     stationary: xr.Dataset
@@ -61,6 +62,7 @@ class Datasets(NamedTuple):
     fit_noise: xr.Dataset
     decoupling: Mapping[int, xr.Dataset]
     alignment: Mapping[int, xr.Dataset]
+    laboratory: Mapping[str, xr.Dataset]
 
 
 def cases(dataset: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
@@ -307,7 +309,7 @@ _PROPERTIES = {
         "maxProperties": 1,
     },
     "reason": _TEXT,
-    "sizes": {"type": "array", "items": _TEXT, "minItems": 1},
+    "sizes": {"type": "array", "items": _TEXT},
 }
 _VALIDATOR = Draft202012Validator(
     {

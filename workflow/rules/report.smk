@@ -41,6 +41,7 @@ rule claims:
             "results/noise/alignment_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],
         ),
+        laboratory=expand("results/laboratory/{study}.nc", study=LABORATORY),
         claims=str(ROOT / "workflow" / "claims.yaml"),
         paper=str(ROOT / "config" / "paper.yaml"),
         source=sources("claims.py"),

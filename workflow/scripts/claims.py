@@ -20,6 +20,7 @@ datasets = Datasets(
     storage.read(files.fit_noise, "fit"),
     {e: storage.read(path, "decoupling") for e, path in zip(epochs, files.decoupling, strict=True)},
     {s: storage.read(path, "alignment") for s, path in zip(seeds, files.alignment, strict=True)},
+    {Path(path).stem: storage.read(path, Path(path).stem) for path in files.laboratory},
 )
 paper = yaml.safe_load(Path(files.paper).read_text(encoding="utf-8"))
 claims = evaluate(load_claims(files.claims), datasets, config, paper)

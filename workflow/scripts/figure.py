@@ -5,6 +5,7 @@ begin(snakemake)
 from sgd_escape import figures, noise_figures, storage
 from sgd_escape.figure_style import encoded
 
+MODULES = [figures, noise_figures]
 # By the beginning of a path, the first that fits.
 KINDS = {
     "results/decoupling/": "decoupling",
@@ -22,6 +23,6 @@ def read(path):
 
 
 name, picture_format = snakemake.params.figure, snakemake.wildcards.format
-draw = getattr(noise_figures if hasattr(noise_figures, name) else figures, name)
+draw = next(getattr(module, name) for module in MODULES if hasattr(module, name))
 picture = encoded(draw(*map(read, snakemake.input.data)), picture_format)
 storage.write_bytes_atomically(snakemake.output[0], picture)
