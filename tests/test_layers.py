@@ -14,7 +14,7 @@ LAYERS = [
     {"networks", "losses", "batches", "landscapes"},
     {"training", "curvature", "gradient_noise"},
     {"chains"},
-    {"first_passage", "langevin"},
+    {"first_passage", "langevin", "splitting"},
     {"estimation"},
     {"decoupling"},
     {"alignment"},

@@ -120,6 +120,25 @@ def mean_passage_time(
     return Estimate(value, low, high)
 
 
+def passage_steps(rates: Float[np.ndarray, " repetitions"], confidence: float) -> Estimate:
+    """Mean first-passage steps from the rates that `splitting.exit_rates` gives.
+
+    One over the mean rate, with Student's interval of that mean: it is the mean of the rates that
+    is unbiased, not that of their inverses. An interval of the rate that reaches 0 has no upper end
+    in τ. Raises `SgdEscapeError` with fewer than two repetitions, or if none of them saw a passage.
+    """
+    if len(rates) < 2 or not np.any(rates > 0):
+        raise SgdEscapeError(
+            "a passage time with an interval needs two repetitions or more, with a passage in at "
+            f"least one, but of {len(rates)} there was one in {np.count_nonzero(rates)}. Raise the "
+            "number of bins, particles or steps"
+        )
+    mean, error = float(np.mean(rates)), float(stats.sem(rates))
+    width = stats.t.isf((1 - confidence) / 2, len(rates) - 1) * error
+    slowest = 1 / (mean - width) if mean > width else np.inf
+    return Estimate(*map(np.asarray, (1 / mean, 1 / (mean + width), slowest)))
+
+
 def log_log_slope(
     x: Float[np.ndarray, " points"],
     y: Float[np.ndarray, " points"],
