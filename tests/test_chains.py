@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgd_escape.batches import Epoch, WithReplacement
+from sgd_escape.batches import Epoch, GaussianIncrements, WithReplacement
 from sgd_escape.chains import (
     Chain,
+    FreshRegression,
     FunctionSpaceNetwork,
     GenericNetwork,
     LinearRegression,
@@ -147,6 +148,28 @@ def test_gaussian_regression_draws_independent_standard_normal_inputs_and_labels
     # The standard error of a variance is √2 of that of a covariance.
     error = np.sqrt((1 + np.eye(4)) / 5000)
     assert np.all(abs(values.T @ values / 5000 - np.eye(4)) < 4 * error)
+
+
+def test_fresh_examples_make_the_step_of_regression_on_these_examples() -> None:
+    d, batch_size = 3, 4
+    drawn = GaussianIncrements(batch_size * (d + 1)).draw(jax.random.key(0), 0)[0]
+    examples = drawn.reshape(batch_size, d + 1)
+    fixed = LinearRegression.from_data(examples[:, :d], examples[:, d], 0.3)
+    theta = jnp.array([0.5, -1.0, 2.0])
+    np.testing.assert_allclose(
+        FreshRegression.of_dimension(d, 0.3).step(theta, drawn),
+        fixed.step(theta, jnp.arange(batch_size)),
+        rtol=1e-13,
+    )
+
+
+def test_the_loss_of_fresh_examples_is_that_of_infinitely_many() -> None:
+    fresh = FreshRegression.of_dimension(2, 0.1)
+    many = gaussian_regression(jax.random.key(0), 10**6, 2, 0.1)
+    assert fresh.loss(fresh.initial_state()) == 0.5
+    theta = jnp.array([1.0, -2.0])
+    # The loss of N examples errs by 3·√(2/N), the spread of (θ·x - y)²/2.
+    assert float(many.loss(theta)) == pytest.approx(float(fresh.loss(theta)), abs=4 * 3 * 1.5e-3)
 
 
 def test_rotating_the_inputs_changes_no_loss() -> None:

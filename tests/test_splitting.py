@@ -5,7 +5,7 @@ import pytest
 
 from sgd_escape import discrete_theory
 from sgd_escape.batches import GaussianIncrements, WithReplacement, stream_key
-from sgd_escape.chains import LinearRegression, gaussian_regression
+from sgd_escape.chains import FreshRegression, LinearRegression, gaussian_regression
 from sgd_escape.errors import SgdEscapeError
 from sgd_escape.escape_theory import mean_first_passage_time
 from sgd_escape.estimation import passage_steps
@@ -57,6 +57,24 @@ def test_rates_that_no_simulation_reaches_are_those_of_the_transition_matrix(
     expected = exact_steps(line, 2.5)
     assert expected > 1e6
     assert within_four_errors(found, 1 / expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_fresh_data_pass_as_their_kernel_says(batch_size: int) -> None:
+    rate, loss_ratio = 0.1 * batch_size, 2.0
+    chain = FreshRegression.of_dimension(1, rate)
+    found = exit_rates(
+        chain,
+        GaussianIncrements(2 * batch_size),
+        loss_levels(0.5, loss_ratio, 15),
+        stream_key(6, batch_size),
+        particles=15,
+        burn_in=150,
+        steps=400,
+        repetitions=20,
+    )
+    expected = discrete_theory.gaussian_passage_steps(loss_ratio, rate, batch_size)
+    assert within_four_errors(found, 1 / expected.mean)
 
 
 def test_splitting_and_brute_force_agree_in_several_dimensions() -> None:

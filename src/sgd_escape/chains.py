@@ -87,6 +87,39 @@ def gaussian_regression(
     return LinearRegression.from_data(inputs, labels, learning_rate)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FreshRegression:
+    """SGD on linear regression whose every step draws new examples: section 5.3.1 with N → ∞.
+
+    Inputs and labels are independent and standard normal, so that L(θ) = ½ (1 + |θ|²). Batches are
+    `GaussianIncrements(B (d + 1))`, read as B rows of the d inputs and the label. Starts at θ* = 0.
+    """
+
+    start: Float[Array, " d"]
+    learning_rate: Float[Array, ""]
+
+    lanes: ClassVar[int] = 64
+
+    @classmethod
+    def of_dimension(cls, dimension: int, learning_rate: float) -> "FreshRegression":
+        return cls(jnp.zeros(dimension, jnp.float64), jnp.asarray(learning_rate, jnp.float64))
+
+    def initial_state(self) -> Float[Array, " d"]:
+        return self.start
+
+    def step(
+        self, state: Float[Array, " d"], batch: Float[Array, " numbers"]
+    ) -> Float[Array, " d"]:
+        rows = batch.reshape(-1, state.size + 1)
+        x, y = rows[:, :-1], rows[:, -1]
+        error = jnp.sum(x * state[None], axis=-1) - y
+        return state - self.learning_rate / len(rows) * jnp.sum(error[:, None] * x, axis=0)
+
+    def loss(self, state: Float[Array, " d"]) -> Float[Array, ""]:
+        return 0.5 * (1 + jnp.sum(state**2))
+
+
 class FunctionSpaceState(NamedTuple):
     """A one-hidden-layer network seen through all N samples."""
 

@@ -63,7 +63,7 @@ def gaussian_passage_steps(
         theta, width = np.append(0.0, theta), np.append(0.0, width)
         transitions = _folded_transitions(theta, width, learning_rate, batch_size)
         exits = exit_probability(theta, bound, learning_rate, batch_size)
-        return _mean_passage(transitions, exits)
+        return mean_passage(transitions, exits)
 
     return _extrapolated(steps, nodes, order=3 if batch_size == 1 else 4)
 
@@ -115,7 +115,7 @@ def data_passage_steps(
                 f"no example leads from below c = {loss_ratio} to above it at learning rate "
                 f"{learning_rate}, so that threshold is never passed; lower it"
             )
-        return _mean_passage(transitions, exits)
+        return mean_passage(transitions, exits)
 
     return _extrapolated(steps, nodes, order=2)
 
@@ -240,7 +240,7 @@ def _data_transitions(
     return grid[outwards], transitions, exits[outwards]
 
 
-def _mean_passage(
+def mean_passage(
     transitions: Float[np.ndarray, "states states"], exits: Float[np.ndarray, " states"]
 ) -> float:
     """Mean steps from state 0 to an exit: if each exit restarts there, the time between two."""
