@@ -104,7 +104,7 @@ def test_every_list_of_the_schema_has_a_limited_length() -> None:
 
 def test_the_defaults_of_the_schema_are_config_yaml(config: dict[str, Any]) -> None:
     values = {n: s["default"] for n, s in properties(SCHEMA) if "properties" not in s}
-    assert list(values.items()) == list(flatten(config).items())
+    assert list(flatten(values).items()) == list(flatten(config).items())
 
 
 def test_config_yaml_is_valid(config: dict[str, Any]) -> None:

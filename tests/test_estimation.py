@@ -19,6 +19,7 @@ from sgd_escape.estimation import (
     fit_slope,
     log_log_slope,
     mean_passage_time,
+    passage_steps,
     stationary_exponent_histogram,
     stationary_exponent_likelihood,
 )
@@ -96,6 +97,20 @@ def test_the_interval_covers_the_mean_of_censored_exponential_times() -> None:
     assert abs(np.mean(high < 1) - 0.025) < 0.014
     assert abs(np.mean(low > 1) - 0.025) < 0.014
     assert abs(value.mean() - 1) < 0.03
+
+
+def test_the_interval_of_a_mean_rate_is_students_by_hand() -> None:
+    # Mean 2, standard error 1/√3; t of two degrees of freedom is 0.8165 at 0.75, 4.303 at 0.975.
+    found = passage_steps(np.array([1.0, 2.0, 3.0]), 0.5)
+    width = 0.8165 / np.sqrt(3)
+    np.testing.assert_allclose(found, (0.5, 1 / (2 + width), 1 / (2 - width)), rtol=1e-4)
+    assert passage_steps(np.array([1.0, 2.0, 3.0]), 0.95).high == np.inf
+
+
+@pytest.mark.parametrize("rates", [[0.1], [0.0, 0.0, 0.0]])
+def test_a_passage_time_needs_several_rates_with_a_passage(rates: list[float]) -> None:
+    with pytest.raises(SgdEscapeError, match="two repetitions or more, with a passage"):
+        passage_steps(np.array(rates), 0.95)
 
 
 @pytest.mark.parametrize("exponent", [-1.0, 0.0, 3.5, 12.0])

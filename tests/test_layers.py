@@ -25,7 +25,7 @@ LAYERS = [
     {"noise_dynamics"},
     {"claims"},
     {"figure_style"},
-    {"figures", "noise_figures", "report"},
+    {"figures", "noise_figures", "laboratory_figures", "report"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
@@ -47,6 +47,7 @@ WITHOUT_JAX = [
     "figure_style",
     "figures",
     "noise_figures",
+    "laboratory_figures",
 ]
 
 

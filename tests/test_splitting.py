@@ -49,31 +49,27 @@ def test_intervals_cover_the_transition_matrix(line: LinearRegression) -> None:
     assert 0.90 <= covered <= 0.99
 
 
-def test_rates_that_no_simulation_reaches_are_those_of_the_transition_matrix(
-    line: LinearRegression,
+@pytest.mark.parametrize(
+    ("learning_rate", "batch_size", "loss_ratio", "bins"),
+    # The last passage takes 10¹¹ steps, which no simulation reaches.
+    [(0.1, 1, 2.0, 15), (0.3, 3, 2.0, 15), (0.05, 1, 2.5, 40)],
+)
+def test_fresh_data_pass_as_their_kernel_says(
+    learning_rate: float, batch_size: int, loss_ratio: float, bins: int
 ) -> None:
-    sizes = {"particles": 20, "burn_in": 150, "steps": 500, "repetitions": 16}
-    found = rates(line, 2.5, 25, **sizes)
-    expected = exact_steps(line, 2.5)
-    assert expected > 1e6
-    assert within_four_errors(found, 1 / expected)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_fresh_data_pass_as_their_kernel_says(batch_size: int) -> None:
-    rate, loss_ratio = 0.1 * batch_size, 2.0
-    chain = FreshRegression.of_dimension(1, rate)
     found = exit_rates(
-        chain,
+        FreshRegression.of_dimension(1, learning_rate),
         GaussianIncrements(2 * batch_size),
-        loss_levels(0.5, loss_ratio, 15),
-        stream_key(6, batch_size),
-        particles=15,
-        burn_in=150,
-        steps=400,
+        loss_levels(0.5, loss_ratio, bins),
+        stream_key(6, batch_size, loss_ratio),
+        particles=20,
+        burn_in=200,
+        steps=500,
         repetitions=20,
     )
-    expected = discrete_theory.gaussian_passage_steps(loss_ratio, rate, batch_size)
+    expected = discrete_theory.gaussian_passage_steps(loss_ratio, learning_rate, batch_size)
+    # Of the rare passages each repetition sees some: they are not a few lucky ones.
+    assert (found > 0).all()
     assert within_four_errors(found, 1 / expected.mean)
 
 
@@ -155,7 +151,8 @@ def test_a_repetition_depends_on_its_index_alone(line: LinearRegression) -> None
 
 
 def test_a_step_that_overflows_has_passed() -> None:
-    chain = gaussian_regression(jax.random.key(5), SAMPLES, 1, 1e200)
+    # In two dimensions ∞ - ∞ makes some of the losses NaN.
+    chain = gaussian_regression(jax.random.key(5), SAMPLES, 2, 1e200)
     sizes = {"particles": 4, "burn_in": 0, "steps": 100, "repetitions": 2}
     found = rates(chain, 1.5, 3, **sizes)
     # Every run passes at its first step.

@@ -75,6 +75,29 @@ STUDY = {
         "trace_factors": 3,
         "stages": {"late": 1000, "intermediate": [0.1, 100], "blocks": 3},
     },
+    "laboratory": {
+        "splitting": {
+            "n_samples": 200,
+            "learning_rate": 0.2,
+            "thresholds": {"max": 1.5, "count": 3},
+            "nodes": 100,
+            "brute_force": {"runs": 5},
+            "ensemble": {"bins": 3, "particles": 3, "repetitions": 3},
+        },
+        "coverage": {
+            "n_samples": 200,
+            "learning_rate": 0.2,
+            "loss_ratio": 1.2,
+            "nodes": 100,
+            "intervals": 20,
+            "ensemble": {"bins": 3, "particles": 3, "repetitions": 3},
+        },
+        "weak_noise": {
+            "learning_rates": [0.3, 0.2, 0.1],
+            "loss_ratio": 1.2,
+            "ensemble": {"bins": 3, "particles": 3, "repetitions": 3},
+        },
+    },
     "fits": {"resamples": 100},
 }
 DATA = [Path(f"results/data/{name}.nc") for name in ["mnist", "fashion_mnist", "cifar10"]]
@@ -85,6 +108,9 @@ KINDS = {
     "results/decoupling/epoch": "decoupling",
     "results/decoupling/network": "network",
     "results/fits/": "fit",
+    "results/laboratory/coverage": "coverage",
+    "results/laboratory/splitting": "splitting",
+    "results/laboratory/weak_noise": "weak_noise",
     "results/linear_regression/stationary_samples": "stationary_samples",
     "results/linear_regression/stationary": "stationary",
     "results/linear_regression/": "first_passage",

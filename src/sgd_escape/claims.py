@@ -19,7 +19,7 @@ from sgd_escape.errors import SgdEscapeError
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
 
-_SYMBOLS = {"dimension": "d", "batch_size": "B"}
+_SYMBOLS = {"dimension": "d", "batch_size": "B", "threshold": "c"}
 _DIGITS = 6
 
 
@@ -94,7 +94,8 @@ def _against(dataset: xr.Dataset, name: str, predicted: str | float) -> Iterator
         }
     )
     for label, point in cases(table):
-        yield Row(f"[{label}]", *(float(point[field]) for field in Row._fields[1:]))
+        suffix = f"[{label}]" if label else ""
+        yield Row(suffix, *(float(point[field]) for field in Row._fields[1:]))
 
 
 def _exact(numbers: xr.DataArray, predicted: str | float) -> Iterator[Row]:
@@ -179,6 +180,16 @@ def _drift(pretrained: xr.Dataset) -> float:
 def _bulk_fraction(hessian: xr.Dataset) -> float:
     eigenvalue = hessian["eigenvalue"].values
     return float(np.mean(eigenvalue < 0.01 * eigenvalue.max()))
+
+
+def _over_exact(study: xr.Dataset, name: str) -> xr.Dataset:
+    """Mean passage steps of a study of the laboratory over the exact ones."""
+    return xr.Dataset(
+        {
+            f"ratio{part}": study[f"{name}{part}"] / study["exact_first_passage_step"]
+            for part in ["", "_low", "_high"]
+        }
+    )
 
 
 def _farthest(alignment: xr.Dataset) -> int:
@@ -278,6 +289,22 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
         {seed: found.isel(direction=0) for seed, found in found.alignment.items()},
         lambda sharpest: float(sharpest["exact_eigenvalue"]),
         predicted,
+    ),
+    "splitting_ratio": lambda found, predicted: _against(
+        _over_exact(found.laboratory["splitting"], "mean_first_passage_step"), "ratio", predicted
+    ),
+    "simulation_ratio": lambda found, predicted: _against(
+        _over_exact(found.laboratory["splitting"], "simulated_first_passage_step").dropna(
+            "threshold", how="all"
+        ),
+        "ratio",
+        predicted,
+    ),
+    "splitting_coverage": lambda found, predicted: [
+        Row("", float(predicted), *[float(found.laboratory["coverage"]["coverage"])] * 3)
+    ],
+    "weak_noise_growth": lambda found, predicted: _against(
+        found.laboratory["weak_noise"], "quasi_potential", predicted
     ),
 }
 

@@ -211,9 +211,13 @@ def _shown(value: object) -> str:
 def _default(schema: Mapping[str, Any], path: KeyPath) -> str:
     key_path = path[:-1] if path and _is_integer(None, path[-1]) else path
     subschema = _subschema(schema, key_path)
-    if "default" not in subschema:
+    # A mapping that several places share has its default as a whole, in each place.
+    defaults = _subschema(schema, key_path[:-1]).get("default", {}) | (
+        {key_path[-1]: subschema["default"]} if "default" in subschema else {}
+    )
+    if not key_path or key_path[-1] not in defaults:
         return ": write its keys, indented, below it"
-    return f"; the default of {key_path[-1]} is {_shortened(json.dumps(subschema['default']))}"
+    return f"; the default of {key_path[-1]} is {_shortened(json.dumps(defaults[key_path[-1]]))}"
 
 
 def _number_advice(value: object, subschema: Mapping[str, Any]) -> str | None:
@@ -268,6 +272,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _decoupling_contradictions(config["decoupling"])
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
+    path = ("laboratory", "splitting", "thresholds")
+    yield from _threshold_contradictions(path, config["laboratory"]["splitting"]["thresholds"])
 
 
 def _alignment_contradictions(network: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -363,16 +369,20 @@ def _passage_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterat
             f"is {shards}, but every shard needs at least one of the runs = {runs}. "
             "Lower it or raise runs.",
         )
-    thresholds = passage["thresholds"]
+    unordered = list(_threshold_contradictions((*path, "thresholds"), passage["thresholds"]))
+    yield from unordered or _fit_range_contradictions((*path, "fit_range"), passage)
+
+
+def _threshold_contradictions(
+    path: KeyPath, thresholds: Mapping[str, Any]
+) -> Iterator[Contradiction]:
     lowest, highest, count = thresholds["min"], thresholds["max"], thresholds["count"]
     if not np.all(np.diff(threshold_grid(thresholds)) > 0):
         yield Contradiction(
-            (*path, "thresholds", "max"),
+            (*path, "max"),
             f"is {highest}, but must exceed min = {lowest} by enough to hold {count} different "
             "thresholds. Raise max or lower min.",
         )
-        return
-    yield from _fit_range_contradictions((*path, "fit_range"), passage)
 
 
 def _fit_range_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterator[Contradiction]:

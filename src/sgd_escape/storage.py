@@ -41,6 +41,10 @@ class FileKind(NamedTuple):
     attributes: tuple[str, ...] = ()
 
 
+def _bounded(name: str, layout: str) -> dict[str, str]:
+    return dict.fromkeys((name, f"{name}_low", f"{name}_high"), layout)
+
+
 _FITTED_EXPONENTS = (
     "exponent",
     "exponent_low",
@@ -189,6 +193,46 @@ KINDS: dict[str, FileKind] = {
             "residual_norm": "float64",
         }
     ),
+    # Where no simulation was made, or an interval has no upper end, a number is not finite.
+    "splitting": FileKind(
+        {
+            "threshold": "float64 threshold",
+            **_bounded("mean_first_passage_step", "float64 threshold"),
+            **_bounded("simulated_first_passage_step", "float64 threshold"),
+            "exact_first_passage_step": "float64 threshold",
+            "exact_error": "float64 threshold",
+            "eta": "float64",
+        },
+        may_be_non_finite=(
+            "mean_first_passage_step_high",
+            *_bounded("simulated_first_passage_step", ""),
+        ),
+    ),
+    "coverage": FileKind(
+        {
+            **_bounded("coverage", "float64"),
+            **_bounded("mean_first_passage_step", "float64"),
+            "exact_first_passage_step": "float64",
+            "exact_error": "float64",
+            "intervals": "int64",
+        }
+    ),
+    "weak_noise": FileKind(
+        {
+            "eta": "float64 eta",
+            **_bounded("mean_first_passage_step", "float64 eta"),
+            "exact_first_passage_step": "float64 eta",
+            "diffusion_first_passage_step": "float64 eta",
+            "exact_covariance_first_passage_step": "float64 eta",
+            **_bounded("quasi_potential", "float64"),
+            "predicted_quasi_potential": "float64",
+            "diffusion_quasi_potential": "float64",
+            "exact_covariance_quasi_potential": "float64",
+            "threshold": "float64",
+            "batch_size": "int64",
+        },
+        may_be_non_finite=("mean_first_passage_step_high",),
+    ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
 }
@@ -226,7 +270,20 @@ LABELS: dict[str, tuple[str, str]] = {
     "mean_first_passage_step": ("mean first-passage step", "steps"),
     "exact_exponent": ("slope of Eq. (12) over the same thresholds", "1"),
     "exponent_above": ("exponent fitted from this threshold upwards", "1"),
-    "exact_first_passage_step": ("mean first-passage step of Eq. (12), exact", "steps"),
+    "exact_first_passage_step": ("mean first-passage step by an exact theory", "steps"),
+    "exact_error": ("estimated error of exact_first_passage_step", "steps"),
+    "simulated_first_passage_step": ("mean first-passage step by plain simulation", "steps"),
+    "diffusion_first_passage_step": ("mean first-passage step of Eq. (12)", "steps"),
+    "exact_covariance_first_passage_step": (
+        "mean first-passage step of Eq. (4) with the exact noise covariance",
+        "steps",
+    ),
+    "coverage": ("fraction of intervals that hold the exact number", "1"),
+    "intervals": ("independent intervals", "intervals"),
+    "quasi_potential": ("fitted growth of log tau per B/eta", "1"),
+    "predicted_quasi_potential": ("quasi-potential of SGD with Gaussian data", "1"),
+    "diffusion_quasi_potential": ("quasi-potential of Eq. (12)", "1"),
+    "exact_covariance_quasi_potential": ("quasi-potential of Eq. (4), exact covariance", "1"),
     "direction": ("eigenvector of Eq. (44), by descending eigenvalue", "1"),
     "exact_eigenvalue": ("eigenvalue of the exact Hessian, Eq. (10)", "1"),
     "noise": ("B times the noise covariance of Eq. (8) along an eigenvector", "1"),

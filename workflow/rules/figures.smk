@@ -38,6 +38,8 @@ FIGURES = {
         "results/noise/cnn_mean_square.nc",
     ],
     "noise_slopes": lambda: ["results/fits/noise.nc"],
+    "splitting": lambda: ["results/laboratory/splitting.nc"],
+    "weak_noise": lambda: ["results/laboratory/weak_noise.nc"],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]
     ),

@@ -2,15 +2,17 @@ from prologue import begin
 
 begin(snakemake)
 
-from sgd_escape import figures, noise_figures, storage
+from sgd_escape import figures, laboratory_figures, noise_figures, storage
 from sgd_escape.figure_style import encoded
 
-MODULES = [figures, noise_figures]
+MODULES = [figures, noise_figures, laboratory_figures]
 # By the beginning of a path, the first that fits.
 KINDS = {
     "results/decoupling/": "decoupling",
     "results/fits/": "fit",
     "results/linear_regression/stationary": "stationary",
+    "results/laboratory/splitting": "splitting",
+    "results/laboratory/weak_noise": "weak_noise",
     "results/network/hessian": "hessian",
     "results/network/pretrained": "pretrained",
     "results/noise/alignment": "alignment",
