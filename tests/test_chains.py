@@ -12,10 +12,11 @@ from sgd_escape.chains import (
     FunctionSpaceNetwork,
     GenericNetwork,
     LinearRegression,
+    TrackedNetwork,
     gaussian_regression,
 )
 from sgd_escape.networks import Network, init_network
-from sgd_escape.training import train
+from sgd_escape.training import full_loss, train
 
 KEY = jax.random.key(11)
 
@@ -241,6 +242,36 @@ def test_sgd_in_function_space_is_sgd(
     assert losses.dtype == dtype
     assert expected.min() < 0.9 * expected[0]
     np.testing.assert_allclose(losses, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    # Rounding of 6e-8 and 1e-16 a step, summed over the steps.
+    [(np.float32, 1e-5), (np.float64, 1e-13)],
+    ids=["float32", "float64"],
+)
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_tracked_weights_are_those_of_sgd_and_have_the_loss_of_function_space(
+    dtype: type, tolerance: float, batch_size: int
+) -> None:
+    network, inputs, labels = data = network_and_data(dtype)
+    batches = batches_of_many_steps(400, batch_size, 200)
+    tracked = TrackedNetwork.from_network(network, inputs, labels, 0.02)
+    found = last_state(tracked, batches)
+    expected = last_state(generic(data, 0.02), batches)
+    for ours, theirs in zip(jax.tree.leaves(found.network), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    moved = np.abs(np.asarray(found.network[0].weight - network[0].weight)).max()
+    assert moved > 1000 * tolerance
+    loss = float(full_loss(found.network, inputs, labels[:, None]))
+    assert float(tracked.loss(found)) == pytest.approx(loss, rel=10 * tolerance)
+
+
+@jax.jit
+def last_state(chain: Chain, batches: jax.Array) -> object:
+    start = chain.initial_state()
+    return jax.lax.scan(lambda state, b: (chain.step(state, b), None), start, batches)[0]
 
 
 @pytest.mark.parametrize("make", [in_function_space, generic])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sgd_escape.batches import Batches
-from sgd_escape.networks import DenseNetwork, Network, apply_network
+from sgd_escape.networks import Dense, DenseNetwork, Network, apply_network
 from sgd_escape.training import full_loss, sgd_step
 
 
@@ -173,7 +173,7 @@ class FunctionSpaceNetwork:
         rate = self.learning_rate / batch.size
         error = state.residual[batch]
         active = state.preactivation[:, batch]
-        backward = state.output_weight[:, None] * (active > 0) * error[None]
+        backward = self.backward(state, batch)
         preactivation = state.preactivation - (rate * backward) @ self.kernel[batch]
         output_weight = state.output_weight - rate * (jax.nn.relu(active) @ error)
         output_bias = state.output_bias - rate * jnp.sum(error)
@@ -183,8 +183,69 @@ class FunctionSpaceNetwork:
         output = output + output_bias
         return FunctionSpaceState(preactivation, output_weight, output_bias, output - self.labels)
 
+    def backward(
+        self, state: FunctionSpaceState, batch: Int[Array, " batch_size"]
+    ) -> Float[Array, "hidden batch_size"]:
+        """D, the derivatives of the batch's losses by its pre-activations."""
+        active = state.preactivation[:, batch] > 0
+        return state.output_weight[:, None] * active * state.residual[batch][None]
+
     def loss(self, state: FunctionSpaceState) -> Float[Array, ""]:
         return 0.5 * jnp.mean(state.residual**2)
+
+
+class TrackedState(NamedTuple):
+    """A network in function space, and the weights that function space does without."""
+
+    function_space: FunctionSpaceState
+    hidden: Dense
+
+    @property
+    def network(self) -> DenseNetwork:
+        """The network itself, in parameter space."""
+        weight, bias = self.function_space.output_weight, self.function_space.output_bias
+        return self.hidden, Dense(weight[..., None], bias[..., None])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrackedNetwork:
+    """`FunctionSpaceNetwork` that knows where in parameter space it is.
+
+    A step changes W by -(η/B) X_Sᵀ Dᵀ and b by -(η/B) D 1, which costs B rows of X only; the loss
+    is still that of function space.
+    """
+
+    function_space: FunctionSpaceNetwork
+    inputs: Float[Array, "examples inputs"]
+    hidden: Dense
+
+    lanes: ClassVar[int] = 1
+
+    @classmethod
+    def from_network(
+        cls,
+        network: DenseNetwork,
+        inputs: Float[Array, "examples inputs"],
+        labels: Float[Array, " examples"],
+        learning_rate: float,
+    ) -> "TrackedNetwork":
+        """The chain that starts at `network`: two dense layers, one output."""
+        chain = FunctionSpaceNetwork.from_network(network, inputs, labels, learning_rate)
+        return cls(chain, jnp.asarray(inputs), network[0])
+
+    def initial_state(self) -> TrackedState:
+        return TrackedState(self.function_space.initial_state(), self.hidden)
+
+    def step(self, state: TrackedState, batch: Int[Array, " batch_size"]) -> TrackedState:
+        rate = self.function_space.learning_rate / batch.size
+        backward = rate * self.function_space.backward(state.function_space, batch)
+        weight = state.hidden.weight - (backward @ self.inputs[batch]).T
+        hidden = Dense(weight, state.hidden.bias - backward.sum(axis=1))
+        return TrackedState(self.function_space.step(state.function_space, batch), hidden)
+
+    def loss(self, state: TrackedState) -> Float[Array, ""]:
+        return self.function_space.loss(state.function_space)
 
 
 @jax.tree_util.register_dataclass
