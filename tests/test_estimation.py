@@ -18,8 +18,11 @@ from sgd_escape.estimation import (
     fit_model,
     fit_slope,
     log_log_slope,
+    mean_over_runs,
     mean_passage_time,
     passage_steps,
+    relative_scatter,
+    scatter_ratio,
     stationary_exponent_histogram,
     stationary_exponent_likelihood,
 )
@@ -554,3 +557,47 @@ def test_too_few_points_or_equal_ones_have_no_slope(points: int, same: bool) -> 
     x = np.ones(points) if same else np.linspace(1, 2, points)
     slope = log_log_slope(x, x + 1, 10, Bootstrap(0.95, 100, 0))
     assert np.isnan(slope).all()
+
+
+def test_the_mean_has_students_interval() -> None:
+    values = np.random.default_rng(0).normal(3, 2, (7, 4))
+    found = mean_over_runs(values, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    np.testing.assert_allclose(found.value, values.mean(0))
+    np.testing.assert_allclose([found.low, found.high], expected)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_mean_of_less_than_two_values_is_not_known(count: int) -> None:
+    for bound in mean_over_runs(np.ones((count, 3)), 0.95):
+        assert bound.shape == (3,)
+        assert np.isnan(bound).all()
+
+
+def test_the_scatter_about_a_line_is_that_of_numpys_fit() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.uniform(5, 20, 30)
+    y = 2 * x - 3 + generator.normal(0, 1.5, 30)
+    residual = y - np.polyval(np.polyfit(x, y, 1), x)
+    found = relative_scatter(x, y, BOOTSTRAP)
+    assert found.value == pytest.approx(np.sqrt(np.sum(residual**2) / 28) / y.mean())
+    # 1.5 over the mean, known to 1/√56 of itself: 4 standard errors.
+    assert found.value * y.mean() == pytest.approx(1.5, rel=4 / 56**0.5)
+    assert found.low < found.value < found.high
+
+
+def test_the_abscissa_that_orders_the_points_has_the_smaller_scatter() -> None:
+    generator = np.random.default_rng(2)
+    x = generator.uniform(5, 20, 40)
+    other = x * generator.uniform(0.7, 1.4, 40)
+    y = x - 3 + generator.normal(0, 0.5, 40)
+    found = scatter_ratio(x, other, y, BOOTSTRAP)
+    single = [float(relative_scatter(a, y, BOOTSTRAP).value) for a in (x, other)]
+    assert found.value == pytest.approx(single[0] / single[1])
+    assert found.high < 1
+    assert scatter_ratio(other, x, y, BOOTSTRAP).low > 1
+
+
+def test_points_on_a_line_do_not_scatter() -> None:
+    x = np.arange(1.0, 8.0)
+    assert relative_scatter(x, 3 * x - 2, BOOTSTRAP).value == pytest.approx(0, abs=1e-7)

@@ -139,6 +139,15 @@ def passage_steps(rates: Float[np.ndarray, " repetitions"], confidence: float) -
     return Estimate(*map(np.asarray, (1 / mean, 1 / (mean + width), slowest)))
 
 
+def mean_over_runs(values: Float[np.ndarray, "runs *rest"], confidence: float) -> Estimate:
+    """The mean over the first axis with Student's interval; NaN with fewer than two runs."""
+    count = len(values)
+    if count < 2:
+        return Estimate(*np.full((3, *values.shape[1:]), np.nan))
+    width = stats.t.isf((1 - confidence) / 2, count - 1) * stats.sem(values, axis=0)
+    return _gaussian(values.mean(axis=0), width)
+
+
 def log_log_slope(
     x: Float[np.ndarray, " points"],
     y: Float[np.ndarray, " points"],
@@ -315,6 +324,48 @@ def fit_line(
 
 def _gaussian(value: np.ndarray | float, half_width: np.ndarray | float) -> Estimate:
     return Estimate(*map(np.asarray, (value, value - half_width, value + half_width)))
+
+
+def relative_scatter(
+    x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"], bootstrap: Bootstrap
+) -> Estimate:
+    """Root mean square distance of points from their least-squares line, over the mean of y.
+
+    The interval resamples points. The square is over the number of points less two.
+    """
+    return bootstrap(lambda taken: np.sqrt(_mean_squared_residual(x, y, taken)), len(x))
+
+
+def scatter_ratio(
+    x: Float[np.ndarray, " points"],
+    other: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
+    bootstrap: Bootstrap,
+) -> Estimate:
+    """The scatter of y about its line in x over that about its line in `other`.
+
+    Below 1 where x orders the points better. The interval resamples points.
+    """
+
+    def ratio(taken: np.ndarray) -> np.ndarray:
+        ours, theirs = (_mean_squared_residual(a, y, taken) for a in (x, other))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.sqrt(ours / theirs))
+
+    return bootstrap(ratio, len(x))
+
+
+def _mean_squared_residual(x: np.ndarray, y: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """About the unweighted line, over the degrees of freedom and over the square of the mean y."""
+    total = taken.sum(-1)
+    x_mean, y_mean = taken @ x / total, taken @ y / total
+    of_xx, of_yy, of_xy = (
+        taken @ (a * b) - total * p * q
+        for a, b, p, q in [(x, x, x_mean, x_mean), (y, y, y_mean, y_mean), (x, y, x_mean, y_mean)]
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.maximum(of_yy - of_xy**2 / of_xx, 0)
+        return np.asarray(left / (total - 2) / y_mean**2)
 
 
 class Outliers(NamedTuple):
