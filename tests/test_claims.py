@@ -168,6 +168,36 @@ def laboratory() -> dict[str, xr.Dataset]:
     return {"splitting": splitting(), "coverage": coverage, "weak_noise": weak_noise()}
 
 
+def network_collapse() -> xr.Dataset:
+    """Two seeds and two (η, B), of which one exponent is far from its prediction."""
+    dims = ["seed", "case"]
+    return xr.Dataset(
+        {
+            **with_interval("collapse_slope", [], 1.02, 0.05),
+            **with_interval("collapse_dimension", [], 9.0, 2.0),
+            **with_interval("collapse_scatter", [], 0.07, 0.01),
+            **with_interval("collapse_scatter_ratio", [], 0.9, 0.2),
+            "mean_effective_dimension": ((), 16.0),
+            **with_interval("ratio", dims, [[1.02, 1.3], [1.08, 0.98]], 0.05),
+            **with_interval("log_likelihood_difference", dims, [[2.0, -2.0], [0.5, 4.0]], 1.0),
+        },
+        {"seed": [0, 3], "eta": ("case", [0.009, 0.02]), "batch_size": ("case", [10, 5])},
+    )
+
+
+def escape(share: float, drift: float) -> xr.Dataset:
+    """Means at two exits and two steps of which only the last is claimed about."""
+    return xr.Dataset(
+        {
+            **with_interval("mean_loss_share", ["exit", "direction"], [[0.1, 0], [share, 0]], 0.05),
+            **with_interval("mean_subspace_share", ["exit"], [0, share + 0.3], 0.05),
+            **with_interval("drift", ["step"], [9, drift], 0.01),
+            **with_interval("mean_exit_overlap", [], share + 0.35, 0.02),
+        },
+        {"exit": [1.5, 2.0], "direction": [1, 2], "step": [10, 100]},
+    )
+
+
 @pytest.fixture
 def datasets() -> Datasets:
     return Datasets(
@@ -179,6 +209,8 @@ def datasets() -> Datasets:
         noise(),
         {0: decoupling(0.05, 0.95, -0.03), 50: decoupling(0.4, 0.8, 0.09)},
         {0: alignment(0.92, 0.05, 82.0), 3: alignment(1.4, 0.02, 70.0)},
+        network_collapse(),
+        {0: escape(0.62, -0.01), 3: escape(0.3, -0.2)},
         laboratory(),
     )
 
@@ -277,6 +309,26 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "network-power-law[eta=0.0075,B=10]": open_,
         "network-fitted-curvature[B=10]": holds,
         "network-fitted-dimension[B=10]": open_,
+        "network-collapse-slope": holds,
+        "network-collapse-dimension": fails,
+        "network-collapse-scatter": holds,
+        "network-collapse-curvature": open_,
+        "network-collapse-exponent[seed=0,eta=0.009,B=10]": holds,
+        "network-collapse-exponent[seed=0,eta=0.02,B=5]": fails,
+        "network-collapse-exponent[seed=3,eta=0.009,B=10]": open_,
+        "network-collapse-exponent[seed=3,eta=0.02,B=5]": holds,
+        "network-collapse-power-law[seed=0,eta=0.009,B=10]": holds,
+        "network-collapse-power-law[seed=0,eta=0.02,B=5]": fails,
+        "network-collapse-power-law[seed=3,eta=0.009,B=10]": open_,
+        "network-collapse-power-law[seed=3,eta=0.02,B=5]": holds,
+        "escape-sharpest-direction[seed=0]": holds,
+        "escape-sharpest-direction[seed=3]": fails,
+        "escape-subspace[seed=0]": open_,
+        "escape-subspace[seed=3]": fails,
+        "escape-subspace-fixed[seed=0]": holds,
+        "escape-subspace-fixed[seed=3]": fails,
+        "network-minimum-drift[seed=0]": holds,
+        "network-minimum-drift[seed=3]": fails,
         "pretrained-loss[seed=0]": holds,
         "pretrained-loss[seed=3]": fails,
         "pretrained-stationary[seed=0]": holds,
@@ -344,6 +396,12 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         ("network-exponent-paper[eta=0.006,B=10]", 13.9, 14.0, 0.2),
         ("network-fitted-curvature[B=10]", 95.1, 90.0, 2.0),
         ("network-fitted-dimension[B=10]", 9.0, 9.5, 1.0),
+        ("network-collapse-slope", 1.0, 1.02, 0.05),
+        ("network-collapse-dimension", 16.0, 9.0, 2.0),
+        ("network-collapse-exponent[seed=0,eta=0.02,B=5]", 1.0, 1.3, 0.05),
+        ("escape-sharpest-direction[seed=0]", 0.5, 0.62, 0.05),
+        ("escape-subspace[seed=3]", 0.9, 0.6, 0.05),
+        ("network-minimum-drift[seed=3]", 0.0, -0.2, 0.01),
         ("pretrained-stationary[seed=0]", 0.0, 0.02, 0.0),
         ("pretrained-stationary[seed=3]", 0.0, -0.3, 0.0),
         ("parameter-count[seed=0]", 7861.0, 7861.0, 0.0),

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgd_escape import figure_style, figures, noise_figures
+from sgd_escape import figure_style, figures, network_figures, noise_figures
 from sgd_escape.figure_style import encoded
 
 THRESHOLD = np.array([1.5, 2.0, 3.0])
@@ -154,8 +154,48 @@ def window_slopes() -> xr.Dataset:
     )
 
 
+def collapsed() -> xr.Dataset:
+    """Two seeds, three cases, exponents exactly x - 4 and predicted as x - 6."""
+    x, dims = np.array([[10.0, 14.0, 12.0], [11.0, 15.0, 13.0]]), ("seed", "case")
+    return xr.Dataset(
+        bounded("exponent", dims, x - 4)
+        | bounded("predicted_exponent", dims, x - 6)
+        | {
+            "scaled_inverse_noise": (dims, x),
+            "collapse_slope": 1.0,
+            "collapse_dimension": 10.0,
+            "effective_dimension": ("seed", [13.0, 15.0]),
+            "eta": ("case", [0.01, 0.02, 0.03]),
+            "batch_size": ("case", [5, 10, 20]),
+        },
+        {"seed": [3, 4]},
+    )
+
+
+def escape(seed: int) -> xr.Dataset:
+    """An escape whose displacement lies to 0.5, 0.2 and 0.1 along three eigenvectors."""
+    share = np.array([[0.4, 0.3, 0.1], [0.5, 0.2, 0.1]])
+    return xr.Dataset(
+        bounded("mean_loss_share", ("exit", "direction"), share)
+        | bounded("drift", ("step",), np.array([-0.02, -0.05]))
+        | bounded("mean_exit_overlap", (), np.array(0.95))
+        | bounded("mean_final_overlap", (), np.array(0.9))
+        | {
+            "mean_squared_share": (("exit", "direction"), share),
+            "eigenvalue": ("direction", [70.0, 20.0, 5.0]),
+            "curvature_trace": 140.0,
+            "count": 2,
+        },
+        {"direction": [1, 2, 3], "exit": [1.5, 2.0], "step": [500, 15000]},
+        {"seed": seed},
+    )
+
+
 RUNS = (trained_with_noise(HIDDEN_UNITS, 1.0), trained_with_noise(FILTERS, 1.0))
 DRAWN = {
+    "collapse": lambda: network_figures.collapse(collapsed()),
+    "escape_direction": lambda: network_figures.escape_direction(escape(2), escape(0)),
+    "drift": lambda: network_figures.drift(escape(2), escape(0)),
     "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
     "alignment": lambda: noise_figures.alignment(alignment(0), alignment(1)),
     "fig2": lambda: noise_figures.fig2(*RUNS, noise_slopes()),
@@ -273,6 +313,29 @@ def test_both_sides_of_equation_9_coincide_where_it_is_exact() -> None:
     np.testing.assert_allclose(noise[::3], factor)
     np.testing.assert_allclose(weighted[:, 1], 2 * factor[:, 1])
     assert panel.xaxis_inverted()
+
+
+def test_exponents_stand_at_each_seeds_own_curvature_and_at_its_own_prediction() -> None:
+    figure = network_figures.collapse(collapsed())
+    left, right = (np.concatenate(points(figure, panel)) for panel in (0, 1))
+    x = collapsed()["scaled_inverse_noise"].values.ravel()
+    np.testing.assert_array_equal(left, np.column_stack([x, x - 4]))
+    np.testing.assert_array_equal(right, np.column_stack([x - 6, x - 4]))
+    fitted, theory = (
+        line.get_xydata() for line in figure.axes[0].get_lines() if line.get_label()[0] in "sE"
+    )
+    np.testing.assert_allclose(fitted, [[10, 6], [15, 11]])
+    np.testing.assert_allclose(theory, [[10, 4], [15, 9]])
+
+
+def test_shares_of_the_last_exit_are_drawn_and_add_up_over_the_eigenvectors() -> None:
+    figure = network_figures.escape_direction(escape(2), escape(0))
+    np.testing.assert_array_equal(points(figure)[0][:, 1], [0.5, 0.2, 0.1])
+    cumulated, marker = (line.get_xydata() for line in figure.axes[1].get_lines()[:2])
+    np.testing.assert_allclose(cumulated, [[1, 0.5], [2, 0.7], [3, 0.8]])
+    np.testing.assert_allclose(marker, [[2, 0.7]])
+    equal = figure.axes[0].get_lines()[-1].get_ydata()
+    np.testing.assert_allclose(equal, np.array([70, 20, 5]) / 140)
 
 
 def test_a_figure_leaves_the_style_of_the_session_alone() -> None:

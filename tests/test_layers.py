@@ -17,7 +17,7 @@ LAYERS = [
     {"first_passage", "langevin", "splitting"},
     {"estimation"},
     {"decoupling"},
-    {"alignment"},
+    {"alignment", "escape_paths", "outliers"},
     {"packages"},
     {"sources"},
     {"storage", "datasets"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"noise_dynamics"},
     {"claims"},
     {"figure_style"},
-    {"figures", "noise_figures", "laboratory_figures", "report"},
+    {"figures", "noise_figures", "laboratory_figures", "network_figures", "report"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
@@ -38,6 +38,7 @@ WITHOUT_JAX = [
     "config",
     "estimation",
     "decoupling",
+    "outliers",
     "packages",
     "sources",
     "storage",
@@ -46,6 +47,7 @@ WITHOUT_JAX = [
     "report",
     "figure_style",
     "figures",
+    "network_figures",
     "noise_figures",
     "laboratory_figures",
 ]

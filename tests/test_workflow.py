@@ -51,6 +51,22 @@ STUDY = {
             "thresholds": {"max": 1.5, "count": 5},
             "fit_range": [1.05, 1.5],
         },
+        "collapse": {
+            "cases": [
+                {"learning_rate": 0.02, "batch_size": 10},
+                {"learning_rate": 0.04, "batch_size": 10},
+                {"learning_rate": 0.02, "batch_size": 5},
+            ],
+            "runs": 3,
+        },
+        "escape": {
+            "learning_rate": 0.04,
+            "runs": 3,
+            "exits": [1.05, 1.1],
+            "followed": 2,
+            "steps": [20, 100],
+            "descent": {"steps": 10},
+        },
     },
     "decoupling": {
         "n_samples": 60,
@@ -117,6 +133,7 @@ KINDS = {
     "results/network/pretrained": "pretrained",
     "results/network/hessian": "hessian",
     "results/network/first_passage": "first_passage",
+    "results/network/escape": "escape",
     "results/noise/alignment": "alignment",
     "results/noise/": "noise",
 }
@@ -209,11 +226,13 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     names = {str(path.relative_to(finished / "results")) for path in finished.glob("results/**/*")}
     wanted = {str(data.relative_to("results")) for data in DATA}
     wanted |= {f"fits/{study}.nc" for study in ["linear_regression", "network", "noise"]}
+    wanted |= {"fits/network_collapse.nc", "network/escape_seed0.nc", "network/escape_seed1.nc"}
     wanted |= {"linear_regression/stationary.nc"}
     wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
     wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
     wanted |= {f"noise/{name}.nc" for name in ["alignment_seed0", "alignment_seed1", *TRAININGS]}
     drawn = [*(f"fig{n}" for n in ["1", "2", "3a", "3b", "3c", "4", "5", "6"]), "alignment"]
+    drawn += ["collapse", "escape_direction", "drift"]
     wanted |= {f"figures/{name}.{f}" for name in drawn for f in ["pdf", "png"]}
     wanted |= {f"decoupling/{name}epoch{e}.nc" for name in ["", "network_"] for e in [0, 3]}
     wanted |= {"claims.csv", "report.html", "provenance.json"}

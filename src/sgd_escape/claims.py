@@ -62,6 +62,8 @@ class Datasets(NamedTuple):
     fit_noise: xr.Dataset
     decoupling: Mapping[int, xr.Dataset]
     alignment: Mapping[int, xr.Dataset]
+    network_collapse: xr.Dataset
+    escape: Mapping[int, xr.Dataset]
     laboratory: Mapping[str, xr.Dataset]
 
 
@@ -139,6 +141,33 @@ def _each_seed_against(
         point = dataset.isel(direction=chosen(dataset)) if chosen else dataset
         for row in _against(point, name, predicted):
             yield row._replace(suffix=f"[seed={seed}]")
+
+
+def _each_collapse_case(dataset: xr.Dataset, name: str, predicted: str | float) -> Iterator[Row]:
+    """A number of every seed and (η, B), labelled with all three."""
+    for seed in dataset["seed"].values:
+        for index in range(dataset.sizes["case"]):
+            point = dataset.sel(seed=seed).isel(case=index)
+            label = f"seed={seed},eta={point['eta'].item():g},B={point['batch_size'].item()}"
+            for row in _against(point.drop_vars(["seed", "eta", "batch_size"]), name, predicted):
+                yield row._replace(suffix=f"[{label}]")
+
+
+def _collapse(name: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """A number of all seeds and (η, B) together."""
+    return lambda found, predicted: (
+        row._replace(suffix="") for row in _against(found.network_collapse, name, predicted)
+    )
+
+
+def _at_last_exit(name: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """A mean over runs at the highest c, along the sharpest direction if it has directions."""
+    return lambda found, predicted: _each_seed_against(
+        {seed: escape.isel(exit=-1) for seed, escape in found.escape.items()},
+        name,
+        predicted,
+        (lambda _: 0) if name == "mean_loss_share" else None,
+    )
 
 
 def _stationary_ratio(dataset: xr.Dataset) -> xr.Dataset:
@@ -284,6 +313,22 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     ),
     "residual_norm": lambda found, predicted: _each_seed(
         found.alignment, lambda alignment: float(alignment["residual_norm"]), predicted
+    ),
+    "collapse_slope": _collapse("collapse_slope"),
+    "collapse_dimension": _collapse("collapse_dimension"),
+    "collapse_scatter": _collapse("collapse_scatter"),
+    "collapse_scatter_ratio": _collapse("collapse_scatter_ratio"),
+    "collapse_exponent_ratio": lambda found, predicted: _each_collapse_case(
+        found.network_collapse, "ratio", predicted
+    ),
+    "collapse_log_likelihood_difference": lambda found, predicted: _each_collapse_case(
+        found.network_collapse, "log_likelihood_difference", predicted
+    ),
+    "escape_sharpest_share": _at_last_exit("mean_loss_share"),
+    "escape_subspace_share": _at_last_exit("mean_subspace_share"),
+    "escape_overlap": _at_last_exit("mean_exit_overlap"),
+    "minimum_drift": lambda found, predicted: _each_seed_against(
+        {seed: escape.isel(step=-1) for seed, escape in found.escape.items()}, "drift", predicted
     ),
     "exact_curvature": lambda found, predicted: _each_seed(
         {seed: found.isel(direction=0) for seed, found in found.alignment.items()},

@@ -269,6 +269,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _partial_pass(network["pretraining"], network["n_samples"])
     yield from _noise_contradictions(config["noise"])
     yield from _alignment_contradictions(network)
+    yield from _collapse_contradictions(network)
+    yield from _escape_contradictions(network)
     yield from _decoupling_contradictions(config["decoupling"])
     for study in ("linear_regression", "network"):
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
@@ -284,6 +286,30 @@ def _alignment_contradictions(network: Mapping[str, Any]) -> Iterator[Contradict
             f"is {directions}, but must be below network.n_samples = {network['n_samples']}: the "
             "Hessian of Eq. (44) has no more curved directions than examples. "
             "Lower it or raise n_samples.",
+        )
+
+
+def _collapse_contradictions(network: Mapping[str, Any]) -> Iterator[Contradiction]:
+    for index, case in enumerate(network["collapse"]["cases"]):
+        path = ("network", "collapse", "cases", index, "batch_size")
+        yield from _large_batches(path, case["batch_size"], path[:1], network["n_samples"])
+
+
+def _escape_contradictions(network: Mapping[str, Any]) -> Iterator[Contradiction]:
+    study, path = network["escape"], ("network", "escape")
+    yield from _large_batches(
+        (*path, "batch_size"), study["batch_size"], path[:1], network["n_samples"]
+    )
+    for key, why in [("exits", "a run passes them"), ("steps", "a run takes them")]:
+        if study[key] != sorted(study[key]):
+            yield Contradiction(
+                (*path, key), f"is {study[key]}, but {why} in order. Put them in increasing order."
+            )
+    if study["followed"] > study["runs"]:
+        yield Contradiction(
+            (*path, "followed"),
+            f"is {study['followed']}, but at most the runs = {study['runs']} can be followed. "
+            "Lower it or raise runs.",
         )
 
 

@@ -54,6 +54,10 @@ _FITTED_EXPONENTS = (
     "exponent_likelihood_high",
 )
 
+_PARTS = ("", "_low", "_high")
+_SHARES = ("squared_share", "loss_share")
+_OVERLAPS = ("exit_overlap", "final_overlap")
+
 KINDS: dict[str, FileKind] = {
     "dataset": FileKind(
         {
@@ -191,6 +195,9 @@ KINDS: dict[str, FileKind] = {
             ),
             "gradient_fraction": "float64",
             "residual_norm": "float64",
+            "group_examples": "int64 group",
+            "group_curvature": "float64 group direction",
+            "group_trace": "float64 group",
         }
     ),
     # Where no simulation was made, or an interval has no upper end, a number is not finite.
@@ -232,6 +239,44 @@ KINDS: dict[str, FileKind] = {
             "batch_size": "int64",
         },
         may_be_non_finite=("mean_first_passage_step_high",),
+    ),
+    # Where runs are when they first pass c, NaN where one does not; `step` 0 means the same.
+    # Fewer runs are followed on to fixed steps.
+    "escape": FileKind(
+        {
+            "direction": "int64 direction",
+            "eigenvalue": "float64 direction",
+            "curvature_trace": "float64",
+            "count": "int64",
+            "eta": "float64",
+            "batch_size": "int64",
+            "initial_loss": "float64",
+            "exit": "float64 exit",
+            "exit_step": "int64 run exit",
+            **dict.fromkeys(("exit_loss", "exit_length", "subspace_share"), "float64 run exit"),
+            **dict.fromkeys(("squared_share", "loss_share"), "float64 run exit direction"),
+            **dict.fromkeys(
+                (f"mean_{name}{part}" for name in _SHARES for part in _PARTS),
+                "float64 exit direction",
+            ),
+            **dict.fromkeys((f"mean_subspace_share{part}" for part in _PARTS), "float64 exit"),
+            "step": "int64 step",
+            **dict.fromkeys(("followed_loss", "lowered_loss"), "float64 followed step"),
+            "initial_lowered_loss": "float64",
+            **dict.fromkeys((f"drift{part}" for part in _PARTS), "float64 step"),
+            "exit_overlap": "float64 followed",
+            "final_overlap": "float64 followed",
+            **dict.fromkeys(
+                (f"mean_{name}{part}" for name in _OVERLAPS for part in _PARTS), "float64"
+            ),
+        },
+        may_be_non_finite=(
+            *("exit_loss", "exit_length", "subspace_share", *_SHARES, *_OVERLAPS),
+            *("followed_loss", "lowered_loss"),
+            *(f"drift{part}" for part in _PARTS),
+            *(f"mean_{name}{part}" for name in (*_SHARES, *_OVERLAPS) for part in _PARTS),
+            *(f"mean_subspace_share{part}" for part in _PARTS),
+        ),
     ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
@@ -311,6 +356,24 @@ LABELS: dict[str, tuple[str, str]] = {
     "relative_distance": ("Frobenius distance of both sides of Eq. (7) over the exact one", "1"),
     "permuted_distance": ("relative distance if losses are permuted among the examples", "1"),
     "correlation": ("correlation of l with tr C_f over the examples", "1"),
+    "group_examples": ("examples of a group", "examples"),
+    "group_curvature": ("sum of squared output gradients along an eigenvector", "1"),
+    "group_trace": ("sum of squared norms of output gradients", "1"),
+    "count": ("number n of leading eigenvectors, Eq. (45) rounded", "1"),
+    "exit": ("loss ratio c at whose first passage a run is seen", "1"),
+    "exit_step": ("first step with loss above c L(theta*); 0 = not seen", "steps"),
+    "exit_loss": ("loss over all examples at the first passage", "1"),
+    "exit_length": ("norm of theta - theta* at the first passage", "1"),
+    "squared_share": ("share of |theta - theta*|^2 along an eigenvector", "1"),
+    "loss_share": ("h z^2/2 along an eigenvector over the increase of the loss", "1"),
+    "subspace_share": ("share of |theta - theta*|^2 within the leading n eigenvectors", "1"),
+    "step": ("step of SGD", "steps"),
+    "followed_loss": ("loss over all examples of a run at a step", "1"),
+    "lowered_loss": ("that loss after gradient descent from there", "1"),
+    "initial_lowered_loss": ("loss after gradient descent from theta*", "1"),
+    "drift": ("mean over runs of lowered_loss over initial_lowered_loss, less 1", "1"),
+    "exit_overlap": ("mean squared cosine of the leading n eigenvectors with those at theta*", "1"),
+    "final_overlap": ("the same at the last step", "1"),
 }
 
 

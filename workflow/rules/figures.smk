@@ -1,3 +1,11 @@
+def by_reference_seed(name):
+    """The files of all seeds, the reference seed's first: figures show its intervals."""
+    seeds = sorted(
+        NETWORK["pretraining"]["seeds"], key=lambda seed: seed != reference_seed()
+    )
+    return [f"results/{name}_seed{seed}.nc" for seed in seeds]
+
+
 FIGURES = {
     "fig1": lambda: expand(
         "results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]
@@ -7,14 +15,11 @@ FIGURES = {
     "fig3c": lambda: ["results/fits/network.nc"],
     "fig4": lambda: [],
     "fig6": lambda: [f"results/network/hessian_seed{reference_seed()}.nc"],
-    # The reference seed first: the figure shows its intervals.
-    "alignment": lambda: expand(
-        "results/noise/alignment_seed{seed}.nc",
-        seed=sorted(
-            NETWORK["pretraining"]["seeds"], key=lambda seed: seed != reference_seed()
-        ),
-    ),
+    "alignment": lambda: by_reference_seed("noise/alignment"),
     "exponents": lambda: ["results/fits/network.nc"],
+    "collapse": lambda: ["results/fits/network_collapse.nc"],
+    "escape_direction": lambda: by_reference_seed("network/escape"),
+    "drift": lambda: by_reference_seed("network/escape"),
     "residuals": lambda: [
         "results/fits/linear_regression.nc",
         "results/fits/network.nc",

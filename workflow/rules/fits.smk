@@ -78,6 +78,42 @@ rule fit_network:
         "../scripts/fit_network.py"
 
 
+rule fit_collapse:
+    input:
+        first_passage=[
+            "results/network/first_passage_seed{}_eta{}_B{}.nc".format(
+                seed, spelled(case["learning_rate"]), case["batch_size"]
+            )
+            for seed in NETWORK["pretraining"]["seeds"]
+            for case in NETWORK["collapse"]["cases"]
+        ],
+        hessian=expand(
+            "results/network/hessian_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
+        ),
+        alignment=expand(
+            "results/noise/alignment_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
+        ),
+        source=sources("fit_collapse.py"),
+    output:
+        "results/fits/network_collapse.nc",
+    log:
+        "results/logs/fit_collapse.log",
+    benchmark:
+        "results/benchmarks/fit_collapse.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        fit_range=NETWORK["first_passage"]["fit_range"],
+        cases=NETWORK["collapse"]["cases"],
+        seeds=NETWORK["pretraining"]["seeds"],
+    script:
+        "../scripts/fit_collapse.py"
+
+
 rule fit_noise:
     input:
         **{

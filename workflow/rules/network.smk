@@ -106,12 +106,37 @@ rule first_passage_network:
         "../scripts/first_passage_network.py"
 
 
+def in_study_of_the_paper(wildcards):
+    """Whether Fig. 3(c) shows this seed and this (eta, B)."""
+    study = NETWORK["first_passage"]
+    return (
+        wildcards.eta in map(spelled, study["learning_rates"])
+        and int(wildcards.B) in study["batch_sizes"]
+        and int(wildcards.seed) == reference_seed()
+    )
+
+
+def passage_runs(wildcards):
+    """How many runs one seed and one (eta, B) have, and their shards.
+
+    The collapse has fewer runs, but takes the file of the paper's study where that has one.
+    """
+    collapse = NETWORK["collapse"]
+    listed = [
+        (spelled(case["learning_rate"]), str(case["batch_size"]))
+        for case in collapse["cases"]
+    ]
+    if (wildcards.eta, wildcards.B) in listed and not in_study_of_the_paper(wildcards):
+        return {"runs": collapse["runs"], "shards": 1}
+    return NETWORK["first_passage"]
+
+
 rule gather_network:
     input:
         shards=lambda wildcards: shards(
             "results/network",
             "first_passage_seed{seed}_eta{eta}_B{B}".format_map(wildcards),
-            NETWORK["first_passage"],
+            passage_runs(wildcards),
         ),
         source=sources("gather_first_passage.py"),
     output:
@@ -124,3 +149,32 @@ rule gather_network:
         ENVIRONMENT
     script:
         "../scripts/gather_first_passage.py"
+
+
+rule measure_escape:
+    input:
+        data=MNIST,
+        pretrained="results/network/pretrained_seed{seed}.nc",
+        hessian="results/network/hessian_seed{seed}.nc",
+        source=sources("measure_escape.py"),
+    output:
+        "results/network/escape_seed{seed}.nc",
+    log:
+        "results/logs/measure_escape/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/measure_escape/seed{seed}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2500,
+        runtime=60,
+    params:
+        seed=config["seed"],
+        confidence=config["fits"]["confidence"],
+        n_samples=NETWORK["n_samples"],
+        directions=NETWORK["alignment"]["directions"],
+        sampling=NETWORK["first_passage"]["sampling"],
+        max_steps=NETWORK["first_passage"]["max_steps"],
+        study=NETWORK["escape"],
+    script:
+        "../scripts/measure_escape.py"

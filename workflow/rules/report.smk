@@ -41,6 +41,11 @@ rule claims:
             "results/noise/alignment_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],
         ),
+        fit_collapse="results/fits/network_collapse.nc",
+        escape=expand(
+            "results/network/escape_seed{seed}.nc",
+            seed=NETWORK["pretraining"]["seeds"],
+        ),
         laboratory=expand("results/laboratory/{study}.nc", study=LABORATORY),
         claims=str(ROOT / "workflow" / "claims.yaml"),
         paper=str(ROOT / "config" / "paper.yaml"),

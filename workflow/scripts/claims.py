@@ -20,6 +20,8 @@ datasets = Datasets(
     storage.read(files.fit_noise, "fit"),
     {e: storage.read(path, "decoupling") for e, path in zip(epochs, files.decoupling, strict=True)},
     {s: storage.read(path, "alignment") for s, path in zip(seeds, files.alignment, strict=True)},
+    storage.read(files.fit_collapse, "fit"),
+    {s: storage.read(path, "escape") for s, path in zip(seeds, files.escape, strict=True)},
     {Path(path).stem: storage.read(path, Path(path).stem) for path in files.laboratory},
 )
 paper = yaml.safe_load(Path(files.paper).read_text(encoding="utf-8"))

@@ -2,10 +2,10 @@ from prologue import begin
 
 begin(snakemake)
 
-from sgd_escape import figures, laboratory_figures, noise_figures, storage
+from sgd_escape import figures, laboratory_figures, network_figures, noise_figures, storage
 from sgd_escape.figure_style import encoded
 
-MODULES = [figures, noise_figures, laboratory_figures]
+MODULES = [figures, noise_figures, laboratory_figures, network_figures]
 # By the beginning of a path, the first that fits.
 KINDS = {
     "results/decoupling/": "decoupling",
@@ -13,6 +13,7 @@ KINDS = {
     "results/linear_regression/stationary": "stationary",
     "results/laboratory/splitting": "splitting",
     "results/laboratory/weak_noise": "weak_noise",
+    "results/network/escape": "escape",
     "results/network/hessian": "hessian",
     "results/network/pretrained": "pretrained",
     "results/noise/alignment": "alignment",

@@ -18,7 +18,8 @@ hessian = curvature.leading_eigenpairs(curvature.gauss_newton_operator(*problem[
 exact = curvature.leading_eigenpairs(curvature.hessian_operator(*problem), count)
 residual_term = curvature.residual_term_operator(*problem)
 residual_ratio = curvature.quadratic_forms(residual_term, hessian.vector) / hessian.value
-found = alignment(group_sums(*problem, hessian.vector), Bootstrap(**params.fits, seed=params.seed))
+sums = group_sums(*problem, hessian.vector)
+found = alignment(sums, Bootstrap(**params.fits, seed=params.seed))
 storage.write(
     xr.Dataset(
         {
@@ -35,6 +36,9 @@ storage.write(
             "gradient_fraction_along": ("direction", found.gradient_fraction_along),
             "residual_ratio": ("direction", residual_ratio),
             "residual_norm": ((), curvature.spectral_norm(residual_term) / hessian.value[0]),
+            "group_examples": ("group", sums.examples),
+            "group_curvature": (("group", "direction"), sums.curvature[:, :-1]),
+            "group_trace": ("group", sums.curvature[:, -1]),
         },
         {"direction": np.arange(1, count + 1)},
         storage.attributes(
