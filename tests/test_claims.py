@@ -193,6 +193,7 @@ def escape(share: float, drift: float) -> xr.Dataset:
             **with_interval("mean_subspace_share", ["exit"], [0, share + 0.3], 0.05),
             **with_interval("drift", ["step"], [9, drift], 0.01),
             **with_interval("mean_exit_overlap", [], share + 0.35, 0.02),
+            **with_interval("mean_final_sharpness", [], 1 + drift, 0.02),
         },
         {"exit": [1.5, 2.0], "direction": [1, 2], "step": [10, 100]},
     )
@@ -327,6 +328,8 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "escape-subspace[seed=3]": fails,
         "escape-subspace-fixed[seed=0]": holds,
         "escape-subspace-fixed[seed=3]": fails,
+        "network-sharpness-drift[seed=0]": holds,
+        "network-sharpness-drift[seed=3]": fails,
         "network-minimum-drift[seed=0]": holds,
         "network-minimum-drift[seed=3]": fails,
         "pretrained-loss[seed=0]": holds,

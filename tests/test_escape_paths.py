@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from sgd_escape import SgdEscapeError
 from sgd_escape.curvature import gauss_newton_hessian
-from sgd_escape.escape_paths import Origin, departures, lowered_losses, subspace_overlaps
+from sgd_escape.escape_paths import Origin, departures, lowered_losses, surroundings
 from sgd_escape.networks import Network, apply_network, in_float64, init_network
 
 DIRECTIONS, COUNT = 5, 3
@@ -70,20 +70,27 @@ def test_no_network_has_no_departures(origin: Origin) -> None:
     assert found.loss_share.shape == found.squared_share.shape == (0, DIRECTIONS)
 
 
-def test_the_overlap_is_that_of_the_eigenvectors_of_the_matrices(origin: Origin) -> None:
+def test_overlap_and_sharpness_are_those_of_the_matrices(origin: Origin) -> None:
     networks = [moved(origin, 0.3 * across(origin)), moved(origin, 1.5 * across(origin))]
-    leading = [
-        np.linalg.eigh(gauss_newton_hessian(network, origin.inputs))[1][:, -COUNT:]
-        for network in [origin.network, *networks]
-    ]
+    matrices = [gauss_newton_hessian(n, origin.inputs) for n in [origin.network, *networks]]
+    values, vectors = zip(*map(np.linalg.eigh, matrices), strict=True)
+    leading = [vector[:, -COUNT:] for vector in vectors]
     cosines = [np.linalg.svd(leading[0].T @ there)[1] for there in leading[1:]]
     expected = np.mean(np.square(cosines), axis=1)
+    found = surroundings(networks, origin)
     assert expected[1] < expected[0] < 0.999
-    np.testing.assert_allclose(subspace_overlaps(networks, origin), expected, atol=1e-7)
+    np.testing.assert_allclose(found.overlap, expected, atol=1e-7)
+    np.testing.assert_allclose(found.sharpness, [v[-1] / values[0][-1] for v in values[1:]])
 
 
-def test_a_span_overlaps_itself_fully(origin: Origin) -> None:
-    assert subspace_overlaps([origin.network], origin)[0] == pytest.approx(1, abs=1e-9)
+def test_the_surroundings_of_the_minimum_are_its_own(origin: Origin) -> None:
+    assert surroundings([origin.network], origin).overlap[0] == pytest.approx(1, abs=1e-9)
+    assert surroundings([origin.network], origin).sharpness[0] == pytest.approx(1, abs=1e-9)
+
+
+def test_the_spans_of_unrelated_networks_overlap_little(origin: Origin) -> None:
+    other = in_float64(init_network(jax.random.key(9), [6, 4, 1]))
+    assert surroundings([other], origin).overlap[0] < 0.7
 
 
 @pytest.mark.parametrize("direction", [0, 2])

@@ -180,6 +180,8 @@ def escape(seed: int) -> xr.Dataset:
         | bounded("drift", ("step",), np.array([-0.02, -0.05]))
         | bounded("mean_exit_overlap", (), np.array(0.95))
         | bounded("mean_final_overlap", (), np.array(0.9))
+        | bounded("mean_exit_sharpness", (), np.array(1.02))
+        | bounded("mean_final_sharpness", (), np.array(0.8))
         | {
             "mean_squared_share": (("exit", "direction"), share),
             "eigenvalue": ("direction", [70.0, 20.0, 5.0]),
@@ -336,6 +338,13 @@ def test_shares_of_the_last_exit_are_drawn_and_add_up_over_the_eigenvectors() ->
     np.testing.assert_allclose(marker, [[2, 0.7]])
     equal = figure.axes[0].get_lines()[-1].get_ydata()
     np.testing.assert_allclose(equal, np.array([70, 20, 5]) / 140)
+
+
+def test_the_surroundings_of_every_seed_are_drawn_in_their_order() -> None:
+    figure = network_figures.drift(escape(2), escape(0))
+    np.testing.assert_array_equal(points(figure)[1][:, 1], [-0.02, -0.05])
+    values = np.concatenate(points(figure, 1))[:, 1]
+    np.testing.assert_array_equal(values, [0.95, 0.9, 1.02, 0.8] * 2)
 
 
 def test_a_figure_leaves_the_style_of_the_session_alone() -> None:

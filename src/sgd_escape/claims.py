@@ -327,6 +327,9 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     "escape_sharpest_share": _at_last_exit("mean_loss_share"),
     "escape_subspace_share": _at_last_exit("mean_subspace_share"),
     "escape_overlap": _at_last_exit("mean_exit_overlap"),
+    "final_sharpness": lambda found, predicted: _each_seed_against(
+        found.escape, "mean_final_sharpness", predicted
+    ),
     "minimum_drift": lambda found, predicted: _each_seed_against(
         {seed: escape.isel(step=-1) for seed, escape in found.escape.items()}, "drift", predicted
     ),

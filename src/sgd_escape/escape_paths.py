@@ -86,17 +86,27 @@ def departures(networks: Sequence[Network], origin: Origin) -> Departures:
     )
 
 
-def subspace_overlaps(
-    networks: Sequence[Network], origin: Origin
-) -> Float[np.ndarray, " networks"]:
-    """Mean squared cosine between the spans of the n leading eigenvectors there and at θ*.
+class Surroundings(NamedTuple):
+    """The Hessian of Eq. (44) at some networks against that at θ*.
 
-    1 where the span did not turn, n/P for random ones.
+    `overlap` is the mean squared cosine between the spans of the n leading eigenvectors: 1 where
+    it did not turn, n/P for random ones. `sharpness` is the largest eigenvalue over that at θ*.
     """
-    there = [gauss_newton_operator(network, origin.inputs) for network in networks]
-    vectors = [leading_eigenpairs(operator, origin.outliers).vector for operator in there]
+
+    overlap: Float[np.ndarray, " networks"]
+    sharpness: Float[np.ndarray, " networks"]
+
+
+def surroundings(networks: Sequence[Network], origin: Origin) -> Surroundings:
+    """Overlap and sharpness at each network."""
+    there = [
+        leading_eigenpairs(gauss_newton_operator(network, origin.inputs), origin.outliers)
+        for network in networks
+    ]
     here = origin.pairs.vector[: origin.outliers]
-    return np.asarray([np.sum((vector @ here.T) ** 2) / origin.outliers for vector in vectors])
+    overlap = [np.sum((pairs.vector @ here.T) ** 2) / origin.outliers for pairs in there]
+    sharpness = [pairs.value[0] / origin.pairs.value[0] for pairs in there]
+    return Surroundings(np.asarray(overlap, float), np.asarray(sharpness, float))
 
 
 def lowered_losses(

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from sgd_escape.figure_style import EXACT, MARKERS, THEORY, colour_of, in_style, points
 
 _SHOWN = 15
+_SURROUNDINGS = ("exit_overlap", "final_overlap", "exit_sharpness", "final_sharpness")
 
 
 @in_style
@@ -69,15 +70,17 @@ def drift(*escapes: xr.Dataset) -> Figure:
         shift = index - len(escapes) // 2
         points(left, step * 1.05**shift, escape, "drift", index, label)
         left.plot(step * 1.05**shift, escape["drift"], color=colour_of(index), **EXACT)
-        for position, name in enumerate(["mean_exit_overlap", "mean_final_overlap"]):
+        for position, name in enumerate(_SURROUNDINGS):
             at = np.array([position + 0.08 * shift])
-            points(right, at, escape.expand_dims("one"), name, index, None)
+            points(right, at, escape.expand_dims("one"), f"mean_{name}", index, None)
     left.axhline(0, color="0.3", **THEORY)
     left.set(xscale="log", xlabel="step", ylabel="loss of the minimum below, relative change")
     right.axhline(1, color="0.3", **THEORY)
-    right.set(xlim=(-0.5, 1.5), ylim=(0, 1.05), ylabel="overlap of the $n$ leading eigenvectors")
-    names = [rf"at $c={float(escapes[0]['exit'][-1]):g}$", f"at step {step[-1]}"]
-    right.set_xticks([0, 1], names)
+    right.set(xlim=(-0.5, 3.5), ylim=(0, None), ylabel=r"relative to $\theta^*$")
+    when = [f"$c={float(escapes[0]['exit'][-1]):g}$", f"step {step[-1]}"]
+    right.set_xticks(
+        range(4), [f"{what}\n{at}" for what in ["overlap", "$h_1$"] for at in when], fontsize=8
+    )
     left.legend()
     return _named(figure)
 

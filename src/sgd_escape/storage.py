@@ -56,7 +56,7 @@ _FITTED_EXPONENTS = (
 
 _PARTS = ("", "_low", "_high")
 _SHARES = ("squared_share", "loss_share")
-_OVERLAPS = ("exit_overlap", "final_overlap")
+_SURROUNDINGS = ("exit_overlap", "final_overlap", "exit_sharpness", "final_sharpness")
 
 KINDS: dict[str, FileKind] = {
     "dataset": FileKind(
@@ -264,17 +264,16 @@ KINDS: dict[str, FileKind] = {
             **dict.fromkeys(("followed_loss", "lowered_loss"), "float64 followed step"),
             "initial_lowered_loss": "float64",
             **dict.fromkeys((f"drift{part}" for part in _PARTS), "float64 step"),
-            "exit_overlap": "float64 followed",
-            "final_overlap": "float64 followed",
+            **dict.fromkeys(_SURROUNDINGS, "float64 followed"),
             **dict.fromkeys(
-                (f"mean_{name}{part}" for name in _OVERLAPS for part in _PARTS), "float64"
+                (f"mean_{name}{part}" for name in _SURROUNDINGS for part in _PARTS), "float64"
             ),
         },
         may_be_non_finite=(
-            *("exit_loss", "exit_length", "subspace_share", *_SHARES, *_OVERLAPS),
+            *("exit_loss", "exit_length", "subspace_share", *_SHARES, *_SURROUNDINGS),
             *("followed_loss", "lowered_loss"),
             *(f"drift{part}" for part in _PARTS),
-            *(f"mean_{name}{part}" for name in (*_SHARES, *_OVERLAPS) for part in _PARTS),
+            *(f"mean_{name}{part}" for name in (*_SHARES, *_SURROUNDINGS) for part in _PARTS),
             *(f"mean_subspace_share{part}" for part in _PARTS),
         ),
     ),
@@ -374,6 +373,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "drift": ("mean over runs of lowered_loss over initial_lowered_loss, less 1", "1"),
     "exit_overlap": ("mean squared cosine of the leading n eigenvectors with those at theta*", "1"),
     "final_overlap": ("the same at the last step", "1"),
+    "exit_sharpness": ("largest eigenvalue at the highest exit over that at theta*", "1"),
+    "final_sharpness": ("the same at the last step", "1"),
 }
 
 

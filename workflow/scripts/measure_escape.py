@@ -11,7 +11,7 @@ from network_files import read_network, read_parity
 from sgd_escape import storage
 from sgd_escape.batches import SAMPLINGS, stream_key
 from sgd_escape.chains import TrackedNetwork
-from sgd_escape.escape_paths import Origin, departures, lowered_losses, subspace_overlaps
+from sgd_escape.escape_paths import Origin, Surroundings, departures, lowered_losses, surroundings
 from sgd_escape.estimation import mean_over_runs
 from sgd_escape.first_passage import first_passage
 from sgd_escape.langevin import states_after
@@ -55,6 +55,18 @@ def of_runs(networks, some_runs):
     return xr.Dataset(by_run | shares | means, {"run": some_runs})
 
 
+def around(when, found, seen):
+    """Overlap and sharpness of the followed runs, and their means over those seen."""
+    return {
+        name: variable
+        for what, values in zip(Surroundings._fields, found, strict=True)
+        for name, variable in {
+            f"{when}_{what}": ("followed", values),
+            **bounded(f"mean_{when}_{what}", mean_over_runs(values[seen], confidence)),
+        }.items()
+    }
+
+
 passage = first_passage(
     chain, batches, exits * initial_loss, key, runs=runs.tolist(), max_steps=params.max_steps
 ).first_passage_step
@@ -64,10 +76,10 @@ at_exits = [
     for index, some in enumerate(passed)
 ]
 at_steps = [networks_after(followed, np.full(followed.size, step)) for step in steps]
-exit_overlap = np.full(followed.size, np.nan)
+at_passage = np.full((2, followed.size), np.nan)
 first = passed[-1][passed[-1] < followed.size]
-exit_overlap[first] = subspace_overlaps(at_exits[-1][: first.size], origin)
-final_overlap = subspace_overlaps(at_steps[-1], origin)
+at_passage[:, first] = surroundings(at_exits[-1][: first.size], origin)
+at_end = surroundings(at_steps[-1], origin)
 lowered_loss = np.stack(
     [lowered_losses(networks, origin, **study["descent"]) for networks in at_steps], axis=1
 )
@@ -97,10 +109,8 @@ storage.write(
                 mean_over_runs(lowered_loss / initial_lowered_loss - 1, confidence),
                 ("step",),
             ),
-            "exit_overlap": ("followed", exit_overlap),
-            "final_overlap": ("followed", final_overlap),
-            **bounded("mean_exit_overlap", mean_over_runs(exit_overlap[first], confidence)),
-            **bounded("mean_final_overlap", mean_over_runs(final_overlap, confidence)),
+            **around("exit", at_passage, first),
+            **around("final", at_end, followed),
         }
     )
     .assign_coords(direction=np.arange(1, origin.pairs.value.size + 1), exit=exits, step=steps)
