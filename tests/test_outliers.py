@@ -96,3 +96,15 @@ def test_a_flat_minimum_has_no_outliers(problem: Problem) -> None:
     sums = sums_of(problem, KEPT)
     with pytest.raises(SgdEscapeError, match=r"Σ \(v_1·∇f\)² is 0; take"):
         estimated_outliers(sums._replace(along=0 * sums.along), BOOTSTRAP)
+
+
+def test_without_a_group_the_outliers_are_those_of_the_other_examples(problem: Problem) -> None:
+    network, inputs, _, vectors = problem
+    taken = np.ones(GROUPS)
+    taken[2] = 0
+    kept = np.delete(np.asarray(inputs), np.s_[8:12], axis=0)
+    hessian = gauss_newton_hessian(network, jnp.asarray(kept))
+    along = np.einsum("ip,pq,iq->i", vectors, hessian, vectors)
+    found = outliers(sums_of(problem, 33), np.stack([taken, 2 * taken]))
+    np.testing.assert_allclose(found[0], along[0], rtol=1e-10)
+    np.testing.assert_allclose(found[1], hessian.trace() ** 2 / np.sum(along**2), rtol=1e-6)
