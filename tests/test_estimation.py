@@ -598,6 +598,13 @@ def test_the_abscissa_that_orders_the_points_has_the_smaller_scatter() -> None:
     assert scatter_ratio(other, x, y, BOOTSTRAP).low > 1
 
 
+def test_points_at_two_places_have_an_interval_though_a_resample_may_have_but_one() -> None:
+    generator = np.random.default_rng(3)
+    x, other = np.repeat([1.0, 2.0], [2, 6]), np.arange(8.0)
+    found = scatter_ratio(other, x, other + generator.normal(0, 0.5, 8), BOOTSTRAP)
+    assert 0 < found.low < found.value < found.high < np.inf
+
+
 def test_points_on_a_line_do_not_scatter() -> None:
     x = np.arange(1.0, 8.0)
     assert relative_scatter(x, 3 * x - 2, BOOTSTRAP).value == pytest.approx(0, abs=1e-7)

@@ -53,11 +53,11 @@ STUDY = {
         },
         "collapse": {
             "cases": [
-                {"learning_rate": 0.02, "batch_size": 10},
+                {"learning_rate": 0.03, "batch_size": 10},
                 {"learning_rate": 0.04, "batch_size": 10},
-                {"learning_rate": 0.02, "batch_size": 5},
+                {"learning_rate": 0.04, "batch_size": 5},
             ],
-            "runs": 3,
+            "runs": 5,
         },
         "escape": {
             "learning_rate": 0.04,

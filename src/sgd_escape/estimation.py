@@ -363,8 +363,10 @@ def _mean_squared_residual(x: np.ndarray, y: np.ndarray, taken: np.ndarray) -> n
         taken @ (a * b) - total * p * q
         for a, b, p, q in [(x, x, x_mean, x_mean), (y, y, y_mean, y_mean), (x, y, x_mean, y_mean)]
     )
+    # Resampled points may all have one x; their line is then level.
+    spread = np.where(of_xx > 1e-12 * total * x_mean**2, of_xx, np.inf)
+    left = np.maximum(of_yy - of_xy**2 / spread, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.maximum(of_yy - of_xy**2 / of_xx, 0)
         return np.asarray(left / (total - 2) / y_mean**2)
 
 

@@ -54,9 +54,22 @@ _FITTED_EXPONENTS = (
     "exponent_likelihood_high",
 )
 
-_PARTS = ("", "_low", "_high")
-_SHARES = ("squared_share", "loss_share")
-_SURROUNDINGS = ("exit_overlap", "final_overlap", "exit_sharpness", "final_sharpness")
+_ESCAPES = {
+    **dict.fromkeys(("exit_loss", "exit_length", "subspace_share"), "float64 run exit"),
+    **dict.fromkeys(("squared_share", "loss_share"), "float64 run exit direction"),
+    **_bounded("mean_squared_share", "float64 exit direction"),
+    **_bounded("mean_loss_share", "float64 exit direction"),
+    **_bounded("mean_subspace_share", "float64 exit"),
+    **dict.fromkeys(("followed_loss", "lowered_loss"), "float64 followed step"),
+    **_bounded("drift", "float64 step"),
+    **dict.fromkeys(
+        ("exit_overlap", "final_overlap", "exit_sharpness", "final_sharpness"), "float64 followed"
+    ),
+    **_bounded("mean_exit_overlap", "float64"),
+    **_bounded("mean_final_overlap", "float64"),
+    **_bounded("mean_exit_sharpness", "float64"),
+    **_bounded("mean_final_sharpness", "float64"),
+}
 
 KINDS: dict[str, FileKind] = {
     "dataset": FileKind(
@@ -240,8 +253,8 @@ KINDS: dict[str, FileKind] = {
         },
         may_be_non_finite=("mean_first_passage_step_high",),
     ),
-    # Where runs are when they first pass c, NaN where one does not; `step` 0 means the same.
-    # Fewer runs are followed on to fixed steps.
+    # Where runs are when they first pass c; NaN where one does not, as `exit_step` 0 says. Fewer
+    # runs are followed on to fixed steps.
     "escape": FileKind(
         {
             "direction": "int64 direction",
@@ -253,29 +266,11 @@ KINDS: dict[str, FileKind] = {
             "initial_loss": "float64",
             "exit": "float64 exit",
             "exit_step": "int64 run exit",
-            **dict.fromkeys(("exit_loss", "exit_length", "subspace_share"), "float64 run exit"),
-            **dict.fromkeys(("squared_share", "loss_share"), "float64 run exit direction"),
-            **dict.fromkeys(
-                (f"mean_{name}{part}" for name in _SHARES for part in _PARTS),
-                "float64 exit direction",
-            ),
-            **dict.fromkeys((f"mean_subspace_share{part}" for part in _PARTS), "float64 exit"),
             "step": "int64 step",
-            **dict.fromkeys(("followed_loss", "lowered_loss"), "float64 followed step"),
             "initial_lowered_loss": "float64",
-            **dict.fromkeys((f"drift{part}" for part in _PARTS), "float64 step"),
-            **dict.fromkeys(_SURROUNDINGS, "float64 followed"),
-            **dict.fromkeys(
-                (f"mean_{name}{part}" for name in _SURROUNDINGS for part in _PARTS), "float64"
-            ),
+            **_ESCAPES,
         },
-        may_be_non_finite=(
-            *("exit_loss", "exit_length", "subspace_share", *_SHARES, *_SURROUNDINGS),
-            *("followed_loss", "lowered_loss"),
-            *(f"drift{part}" for part in _PARTS),
-            *(f"mean_{name}{part}" for name in (*_SHARES, *_SURROUNDINGS) for part in _PARTS),
-            *(f"mean_subspace_share{part}" for part in _PARTS),
-        ),
+        may_be_non_finite=tuple(_ESCAPES),
     ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
