@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "sgd_escape"
 
 LAYERS = [
     {"errors"},
-    {"escape_theory", "gaussian_kernel", "quasi_potential", "config"},
+    {"barrier_theory", "escape_theory", "gaussian_kernel", "quasi_potential", "config"},
     {"discrete_theory"},
     {"networks", "losses", "batches", "landscapes"},
     {"training", "curvature", "gradient_noise"},
@@ -25,12 +25,20 @@ LAYERS = [
     {"noise_dynamics"},
     {"claims"},
     {"figure_style"},
-    {"figures", "noise_figures", "laboratory_figures", "network_figures", "report"},
+    {
+        "figures",
+        "noise_figures",
+        "laboratory_figures",
+        "network_figures",
+        "double_well_figures",
+        "report",
+    },
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 WITHOUT_JAX = [
     "errors",
+    "barrier_theory",
     "escape_theory",
     "gaussian_kernel",
     "discrete_theory",
@@ -48,6 +56,7 @@ WITHOUT_JAX = [
     "figure_style",
     "figures",
     "network_figures",
+    "double_well_figures",
     "noise_figures",
     "laboratory_figures",
 ]

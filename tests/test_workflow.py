@@ -108,6 +108,22 @@ STUDY = {
             "intervals": 20,
             "ensemble": {"bins": 3, "particles": 3, "repetitions": 3},
         },
+        "double_well": {
+            "temperatures": [0.5, 0.4, 0.3],
+            "contrast": {
+                "temperature": 0.4,
+                "same_difference": [1.0, 1.5, 2.5],
+                "same_ratio": [0.5, 0.75, 1.0],
+                "duration": 5.0,
+            },
+            "ensemble": {
+                "bins": 4,
+                "particles": 8,
+                "burn_in": 2,
+                "duration": 5,
+                "repetitions": 4,
+            },
+        },
         "weak_noise": {
             "learning_rates": [0.3, 0.2, 0.1],
             "loss_ratio": 1.2,
@@ -125,6 +141,7 @@ KINDS = {
     "results/decoupling/network": "network",
     "results/fits/": "fit",
     "results/laboratory/coverage": "coverage",
+    "results/laboratory/double_well": "double_well",
     "results/laboratory/splitting": "splitting",
     "results/laboratory/weak_noise": "weak_noise",
     "results/linear_regression/stationary_samples": "stationary_samples",

@@ -221,6 +221,23 @@ def _over_exact(study: xr.Dataset, name: str) -> xr.Dataset:
     )
 
 
+def _barrier(found: Datasets, name: str, predicted: str | float) -> Iterator[Row]:
+    """A number of every double well."""
+    wells = found.laboratory["double_well"]
+    names = [f"{name}{part}" for part in ["", "_low", "_high"]]
+    expected = [predicted] if isinstance(predicted, str) else []
+    return _against(wells[names + expected], name, predicted)
+
+
+def _slope_of_contrast(
+    noise: str, series: str
+) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """The slope of log κ over wells of one ΔL or of one L_s/L*."""
+    return lambda found, predicted: _against(
+        found.laboratory["double_well"].sel(series=series, drop=True), f"{noise}_slope", predicted
+    )
+
+
 def _farthest(alignment: xr.Dataset) -> int:
     """The direction whose noise over that of Eq. (6) is farthest from 1."""
     return int(np.argmax(np.abs(alignment["noise_ratio"].values - 1)))
@@ -351,6 +368,14 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     "splitting_coverage": lambda found, predicted: [
         Row("", float(predicted), *[float(found.laboratory["coverage"]["coverage"])] * 3)
     ],
+    "barrier_printed": lambda found, predicted: _barrier(found, "limit_printed", predicted),
+    "barrier_corrected": lambda found, predicted: _barrier(found, "limit_corrected", predicted),
+    "barrier_exact": lambda found, predicted: _barrier(found, "mean_ratio_exact", predicted),
+    **{
+        f"contrast_{noise}_same_{series}": _slope_of_contrast(noise, series)
+        for noise in ["sgd", "gld"]
+        for series in ["difference", "ratio"]
+    },
     "weak_noise_growth": lambda found, predicted: _against(
         found.laboratory["weak_noise"], "quasi_potential", predicted
     ),

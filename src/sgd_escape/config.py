@@ -276,6 +276,38 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
     path = ("laboratory", "splitting", "thresholds")
     yield from _threshold_contradictions(path, config["laboratory"]["splitting"]["thresholds"])
+    yield from _double_well_contradictions(config["laboratory"]["double_well"])
+
+
+def _double_well_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:
+    path: KeyPath = ("laboratory", "double_well")
+    minimum, saddle = study["minimum_loss"], study["saddle_loss"]
+    if minimum >= saddle:
+        yield Contradiction(
+            (*path, "saddle_loss"),
+            f"is {saddle}, but must be above minimum_loss = {minimum}. Raise it.",
+        )
+    series = study["contrast"]
+    if len(series["same_ratio"]) != len(series["same_difference"]):
+        yield Contradiction(
+            (*path, "contrast", "same_ratio"),
+            f"has {len(series['same_ratio'])} losses, but must have as many as same_difference, "
+            f"{len(series['same_difference'])}. Add or remove some.",
+        )
+    longer, shorter = study["step_sizes"]
+    if longer <= shorter:
+        yield Contradiction(
+            (*path, "step_sizes"),
+            f"is [{longer}, {shorter}], but needs the longer step first and a shorter one second. "
+            "Put them in decreasing order.",
+        )
+    steps = np.divide(study["interval"], study["step_sizes"])
+    if np.any(np.abs(steps - np.round(steps)) > 1e-9) or np.any(steps < 0.5):
+        yield Contradiction(
+            (*path, "interval"),
+            f"is {study['interval']}, but must be a multiple of both step_sizes = "
+            f"[{longer}, {shorter}]. Choose a multiple of both.",
+        )
 
 
 def _alignment_contradictions(network: Mapping[str, Any]) -> Iterator[Contradiction]:

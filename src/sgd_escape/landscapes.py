@@ -117,12 +117,16 @@ class DoubleWell:
         return jnp.diag(jnp.append(self.minimum_curvature, self.transverse_minimum))
 
     def loss(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        profile = self._profile(self.coordinate(theta))
+        profile, curvatures = self.along(theta[0])
+        return profile + 0.5 * jnp.sum(curvatures * theta[1:] ** 2)
+
+    def along(self, z_e: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, " transverse"]]:
+        """V and the k_i at a point of the path z_⊥ = 0."""
+        profile = self._profile(z_e / self._half_width())
         power = jnp.log(self.transverse_saddle / self.transverse_minimum) / jnp.log(
             self.saddle_loss / self.minimum_loss
         )
-        curvature = self.transverse_minimum * (profile / self.minimum_loss) ** power
-        return profile + 0.5 * jnp.sum(curvature * theta[1:] ** 2)
+        return profile, self.transverse_minimum * (profile / self.minimum_loss) ** power
 
     def coordinate(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """z_e/ℓ: -1 at the minimum, 0 on the boundary of its basin, 1 at the other minimum."""
@@ -148,6 +152,22 @@ class DoubleWell:
             + minimum * (v**4 / 4 - v**3 / 3)
         )
         return self.saddle_loss + self._half_width() ** 2 * integral
+
+
+@jax.jit
+def path_values(
+    well: DoubleWell, z_e: Float[Array, " points"]
+) -> tuple[
+    Float[Array, " points"],
+    Float[Array, " points"],
+    Float[Array, "points transverse"],
+    Float[Array, "points transverse"],
+]:
+    """V, V', k and k' at points of the path z_⊥ = 0."""
+    one = jnp.ones(())
+    at_points = jax.vmap(lambda x: jax.jvp(well.along, (x,), (one,)))(z_e)
+    (profile, curvatures), (slope, curvature_slope) = at_points
+    return profile, slope, curvatures, curvature_slope
 
 
 def committor_plane(

@@ -162,6 +162,9 @@ class BasinExit:
 
     The first passage of a level that `committor_plane` gives is then the exit from the basin: the
     run starts at -1, and from that plane it goes on to the other minimum.
+
+    A batch may hold the increments of several steps of the chain, one after the other: a step of
+    this chain is then all of them, and the exit is only looked for after the last.
     """
 
     chain: Langevin
@@ -172,8 +175,14 @@ class BasinExit:
     def initial_state(self) -> LangevinState:
         return self.chain.initial_state()
 
-    def step(self, state: LangevinState, batch: Float[Array, " n"]) -> LangevinState:
-        return self.chain.step(state, batch)
+    def step(self, state: LangevinState, batch: Float[Array, " increments"]) -> LangevinState:
+        def one_step(current: LangevinState, increments: Array) -> tuple[LangevinState, None]:
+            return self.chain.step(current, increments), None
+
+        after: LangevinState = jax.lax.scan(
+            one_step, state, batch.reshape(-1, state.position.size)
+        )[0]
+        return after
 
     def loss(self, state: LangevinState) -> Float[Array, ""]:
         return self.well.coordinate(state.position)

@@ -32,8 +32,8 @@ _RUN_AGAIN = "Delete it and run the same command again"
 class FileKind(NamedTuple):
     """What a file must hold.
 
-    `variables` maps each variable and coordinate to "dtype dim dim ..." (no dims: a scalar); None
-    leaves the set free. Floats must be finite except those named in `may_be_non_finite`.
+    `variables` maps each variable and coordinate to "dtype dim dim ..." (no dims: a scalar), where
+    the dtype may be text; None leaves the set free. Floats must be finite except those named in `may_be_non_finite`.
     """
 
     variables: Mapping[str, str] | None
@@ -272,6 +272,43 @@ KINDS: dict[str, FileKind] = {
         },
         may_be_non_finite=tuple(_ESCAPES),
     ),
+    "exit_rates": FileKind(
+        {
+            "step_size": "float64 step_size",
+            "exit_rate": "float64 case step_size repetition",
+        }
+    ),
+    # An interval that reaches a rate of 0 has no lower end in its logarithm.
+    "double_well": FileKind(
+        {
+            "well": "text well",
+            "temperature": "float64 temperature",
+            **_bounded("rate", "float64 well temperature"),
+            **_bounded("ratio_printed", "float64 well temperature"),
+            **_bounded("ratio_corrected", "float64 well temperature"),
+            **_bounded("ratio_exact", "float64 well temperature"),
+            "exact_ratio_printed": "float64 well temperature",
+            "transverse_factor": "float64 well",
+            **_bounded("limit_printed", "float64 well"),
+            **_bounded("limit_corrected", "float64 well"),
+            **_bounded("mean_ratio_exact", "float64 well"),
+            "series": "text series",
+            "contrast_minimum_loss": "float64 series minimum",
+            "contrast_saddle_loss": "float64 series minimum",
+            "contrast_strength": "float64",
+            "contrast_slope_predicted": "float64 series",
+            **_bounded("sgd_log_rate", "float64 series minimum"),
+            **_bounded("gld_log_rate", "float64 series minimum"),
+            **_bounded("sgd_slope", "float64 series"),
+            **_bounded("gld_slope", "float64 series"),
+            "line_minimum_loss": "float64 series point",
+            **dict.fromkeys(
+                ("sgd_log_rate_exact", "gld_log_rate_exact", "matched_log_rate_exact"),
+                "float64 series point",
+            ),
+        },
+        may_be_non_finite=("sgd_log_rate_low", "gld_log_rate_low"),
+    ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
 }
@@ -322,6 +359,35 @@ LABELS: dict[str, tuple[str, str]] = {
     "quasi_potential": ("fitted growth of log tau per B/eta", "1"),
     "predicted_quasi_potential": ("quasi-potential of SGD with Gaussian data", "1"),
     "diffusion_quasi_potential": ("quasi-potential of Eq. (12)", "1"),
+    "step_size": ("step of Euler and Maruyama's scheme", "1/eta"),
+    "exit_rate": ("passages of the plane beyond the saddle per unit of time", "eta"),
+    "well": ("double well and noise", "1"),
+    "temperature": ("temperature T = eta h_e*/B", "1"),
+    "rate": ("rate of escape", "eta"),
+    "ratio_printed": ("rate over Eq. (15), or Kramers' for GLD", "1"),
+    "ratio_corrected": ("rate over Eq. (15) with the transverse factor", "1"),
+    "ratio_exact": ("rate over the exact one", "1"),
+    "exact_ratio_printed": ("exact rate over Eq. (15), or Kramers' for GLD", "1"),
+    "transverse_factor": ("what the prefactor of Eq. (15) lacks, T to 0", "1"),
+    "limit_printed": ("ratio_printed extrapolated to T = 0", "1"),
+    "limit_corrected": ("ratio_corrected extrapolated to T = 0", "1"),
+    "mean_ratio_exact": ("mean of ratio_exact over the temperatures", "1"),
+    "series": ("what the wells share: L_s - L* or L_s/L*", "1"),
+    "contrast_minimum_loss": ("loss L* at the minima", "1"),
+    "contrast_saddle_loss": ("loss L_s at the saddle", "1"),
+    "contrast_strength": ("noise strength D of GLD", "1"),
+    "contrast_slope_predicted": (
+        "slope of log(rate): Eq. (15) in log(L_s/L*) at one L_s - L*, GLD in (L_s - L*)/D at one L_s/L*",
+        "1",
+    ),
+    "sgd_log_rate": ("log of the rate of escape of Eq. (12)", "1"),
+    "gld_log_rate": ("log of the rate of escape of GLD", "1"),
+    "sgd_slope": ("slope of sgd_log_rate in what contrast_slope_predicted names", "1"),
+    "gld_slope": ("slope of gld_log_rate in what contrast_slope_predicted names", "1"),
+    "line_minimum_loss": ("loss L* at the minima", "1"),
+    "sgd_log_rate_exact": ("log of the exact rate of escape of Eq. (12)", "1"),
+    "gld_log_rate_exact": ("log of the exact rate of escape of GLD", "1"),
+    "matched_log_rate_exact": ("the same for D matched at each minimum", "1"),
     "exact_covariance_quasi_potential": ("quasi-potential of Eq. (4), exact covariance", "1"),
     "direction": ("eigenvector of Eq. (44), by descending eigenvalue", "1"),
     "exact_eigenvalue": ("eigenvalue of the exact Hessian, Eq. (10)", "1"),
@@ -631,7 +697,9 @@ def _fault_of_variable(
 ) -> str | None:
     variable = dataset.variables[name]
     dtype, *dims = layout.split()
-    if list(variable.dims) != dims or variable.dtype != np.dtype(dtype):
+    # Text has as many dtypes as lengths.
+    of_dtype = variable.dtype.kind == "U" if dtype == "text" else variable.dtype == np.dtype(dtype)
+    if list(variable.dims) != dims or not of_dtype:
         found = " ".join([str(variable.dtype), *map(str, variable.dims)])
         return f"variable {name} is '{found}', needed is '{layout}'"
     if variable.dtype.kind == "f" and not may_be_non_finite:

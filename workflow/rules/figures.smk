@@ -43,6 +43,8 @@ FIGURES = {
         "results/noise/cnn_mean_square.nc",
     ],
     "noise_slopes": lambda: ["results/fits/noise.nc"],
+    "double_well": lambda: ["results/laboratory/double_well.nc"],
+    "contrast": lambda: ["results/laboratory/double_well.nc"],
     "splitting": lambda: ["results/laboratory/splitting.nc"],
     "weak_noise": lambda: ["results/laboratory/weak_noise.nc"],
     "pretraining": lambda: expand(

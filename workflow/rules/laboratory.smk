@@ -1,6 +1,6 @@
 # Studies beyond the paper: exact and independently computed answers beside its approximations.
 # Each ends in one file results/laboratory/{study}.nc, which claims and figures read.
-LABORATORY = ["splitting", "coverage", "weak_noise"]
+LABORATORY = ["splitting", "coverage", "weak_noise", "double_well"]
 
 
 rule splitting:
@@ -67,3 +67,47 @@ rule weak_noise:
         study=config["laboratory"]["weak_noise"],
     script:
         "../scripts/laboratory_weak_noise.py"
+
+
+rule exit_rates:
+    input:
+        source=sources("laboratory_exit_rates.py"),
+    output:
+        "results/laboratory/parts/exit_rates_d{d}.nc",
+    log:
+        "results/logs/exit_rates/d{d}.log",
+    benchmark:
+        "results/benchmarks/exit_rates/d{d}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        seed=config["seed"],
+        study=config["laboratory"]["double_well"],
+    script:
+        "../scripts/laboratory_exit_rates.py"
+
+
+rule double_well:
+    input:
+        rates=expand("results/laboratory/parts/exit_rates_d{d}.nc", d=[1, 2]),
+        source=sources("laboratory_double_well.py"),
+    output:
+        "results/laboratory/double_well.nc",
+    log:
+        "results/logs/double_well.log",
+    benchmark:
+        "results/benchmarks/double_well.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        study=config["laboratory"]["double_well"],
+    script:
+        "../scripts/laboratory_double_well.py"
