@@ -5,7 +5,7 @@ Times belong to the continuous time t = ηk of Eq. (4). The derivations are in d
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -35,16 +35,8 @@ class PathValues(NamedTuple):
 OnPath = Callable[[Float[np.ndarray, " points"]], PathValues]
 
 
-class Noise(Protocol):
-    """dx = ... + √(2a) dW along the path, with a = `diffusion`(L) and `exponent`(L) = ∫ dL/a."""
-
-    def exponent(self, loss: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]: ...
-
-    def diffusion(self, loss: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]: ...
-
-
 class LossNoise(NamedTuple):
-    """Eq. (12): a = TL with T = ηh_e*/B, and the exponent is log(L)/T."""
+    """Eq. (12) along the path: noise √(2a) dW with a = TL, T = ηh_e*/B, and ∫ dL/a = log(L)/T."""
 
     temperature: float
 
@@ -56,7 +48,7 @@ class LossNoise(NamedTuple):
 
 
 class ConstantNoise(NamedTuple):
-    """Eq. (5), GLD: a = D, and the exponent is L/D."""
+    """Eq. (5), GLD: a = D and ∫ dL/a = L/D."""
 
     strength: float
 
@@ -65,6 +57,9 @@ class ConstantNoise(NamedTuple):
 
     def diffusion(self, loss: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]:
         return np.full_like(loss, self.strength)
+
+
+Noise = LossNoise | ConstantNoise
 
 
 def log_exit_time(
@@ -89,8 +84,8 @@ def log_exit_time(
     speed = half * np.exp(lowest - exponent) / noise.diffusion(loss)
     before = np.concatenate([[0], np.cumsum(speed @ weights)[:-1]])
     inner = before[:, None] + speed @ _integration_matrix(nodes).T
-    outer = half * np.exp(exponent - highest) * inner
-    return float(highest - lowest + np.log(np.sum(outer[panels:] @ weights)))
+    outer = (half * np.exp(np.minimum(exponent - highest, 0)) * inner)[panels:]
+    return float(highest - lowest + np.log(np.sum(outer @ weights)))
 
 
 def log_valley_factor(
