@@ -163,9 +163,28 @@ def weak_noise() -> xr.Dataset:
     return xr.Dataset({name: ((), value) for name, value in (growth | limits).items()})
 
 
+def double_well() -> xr.Dataset:
+    """The limit as printed is off in one well; GLD does not follow the difference as it should."""
+    wells, series = ["line", "widening"], ["difference", "ratio"]
+    return xr.Dataset(
+        with_interval("limit_printed", ["well"], [1.0, 1.4], 0.05)
+        | with_interval("limit_corrected", ["well"], [1.0, 1.08], 0.05)
+        | with_interval("mean_ratio_exact", ["well"], [0.99, 1.01], 0.02)
+        | with_interval("sgd_slope", ["series"], [-8.0, 0.02], 0.03)
+        | with_interval("gld_slope", ["series"], [0.1, -0.8], 0.03)
+        | {"contrast_slope_predicted": ("series", [-8.5, -1.0])},
+        {"well": wells, "series": series},
+    )
+
+
 def laboratory() -> dict[str, xr.Dataset]:
     coverage = xr.Dataset({"coverage": ((), 0.94)})
-    return {"splitting": splitting(), "coverage": coverage, "weak_noise": weak_noise()}
+    return {
+        "splitting": splitting(),
+        "coverage": coverage,
+        "weak_noise": weak_noise(),
+        "double_well": double_well(),
+    }
 
 
 def network_collapse() -> xr.Dataset:
@@ -386,6 +405,16 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "splitting-coverage": holds,
         "weak-noise-discrete": holds,
         "weak-noise-continuous": fails,
+        "barrier-prefactor[well=line]": holds,
+        "barrier-prefactor[well=widening]": open_,
+        "barrier-printed[well=line]": holds,
+        "barrier-printed[well=widening]": fails,
+        "barrier-exact[well=line]": holds,
+        "barrier-exact[well=widening]": holds,
+        "contrast-sgd-ratio": holds,
+        "contrast-gld-ratio": holds,
+        "contrast-gld-difference": fails,
+        "contrast-sgd-difference": holds,
     }
 
 
@@ -419,6 +448,9 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         ("exact-curvature[seed=0]", 80.0, 82.0, 0.0),
         ("splitting-coverage", 0.95, 0.94, 0.0),
         ("weak-noise-continuous", 0.41, 0.5, 0.01),
+        ("barrier-printed[well=widening]", 1.0, 1.4, 0.05),
+        ("contrast-sgd-ratio", -8.5, -8.0, 0.03),
+        ("contrast-gld-difference", -1.0, -0.8, 0.03),
         # Half-widths 0.01/3 and 0.01/9, added in squares, halved.
         ("stationary-small-learning-rate[eta=0.5]", 1.0, 1.02, math.hypot(1 / 3, 1 / 9) / 200),
     ],

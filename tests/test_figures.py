@@ -3,7 +3,13 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgd_escape import figure_style, figures, network_figures, noise_figures
+from sgd_escape import (
+    double_well_figures,
+    figure_style,
+    figures,
+    network_figures,
+    noise_figures,
+)
 from sgd_escape.figure_style import encoded
 
 THRESHOLD = np.array([1.5, 2.0, 3.0])
@@ -193,12 +199,43 @@ def escape(seed: int) -> xr.Dataset:
     )
 
 
+def double_well() -> xr.Dataset:
+    """Rates that are 10 % above the corrected theory at every temperature, and exact."""
+    wells, dims = list(double_well_figures._WELLS), ("well", "temperature")
+    one, factor = np.ones((6, 3)), np.array([1.0, 1.0, 0.6, 1.4, 0.7, 1.0])
+    pair, series = np.array([[1.0, 2.0], [0.5, 1.0]]), ("series", "minimum")
+    line = np.stack([np.linspace(1, 2, 5), np.linspace(0.5, 1, 5)])
+    log_rates = {"sgd": -5 * pair, "gld": -8 * pair}
+    variables = bounded("ratio_printed", dims, 1.1 * factor[:, None] * one)
+    variables |= bounded("ratio_corrected", dims, 1.1 * one)
+    variables |= bounded("ratio_exact", dims, one)
+    variables |= bounded("limit_printed", ("well",), factor)
+    variables |= bounded("limit_corrected", ("well",), one[:, 0])
+    for noise, value in log_rates.items():
+        variables |= bounded(f"{noise}_log_rate", series, value)
+    return xr.Dataset(
+        variables
+        | {
+            "exact_ratio_printed": (dims, 1.1 * factor[:, None] * one),
+            "transverse_factor": ("well", factor),
+            "contrast_minimum_loss": (series, pair),
+            "line_minimum_loss": (("series", "point"), line),
+            "sgd_log_rate_exact": (("series", "point"), -5 * line),
+            "gld_log_rate_exact": (("series", "point"), -8 * line),
+            "matched_log_rate_exact": (("series", "point"), -6 * line),
+        },
+        {"well": wells, "temperature": [0.2, 0.1, 0.05], "series": ["difference", "ratio"]},
+    )
+
+
 RUNS = (trained_with_noise(HIDDEN_UNITS, 1.0), trained_with_noise(FILTERS, 1.0))
 DRAWN = {
     "collapse": lambda: network_figures.collapse(collapsed()),
     "escape_direction": lambda: network_figures.escape_direction(escape(2), escape(0)),
     "drift": lambda: network_figures.drift(escape(2), escape(0)),
     "fig1": lambda: noise_figures.fig1(*map(compared, [0, 50, 500])),
+    "double_well": lambda: double_well_figures.double_well(double_well()),
+    "contrast": lambda: double_well_figures.contrast(double_well()),
     "alignment": lambda: noise_figures.alignment(alignment(0), alignment(1)),
     "fig2": lambda: noise_figures.fig2(*RUNS, noise_slopes()),
     "fig5": lambda: noise_figures.fig5(*RUNS, noise_slopes(known=False)),
@@ -391,3 +428,31 @@ def test_the_panels_of_the_spectra_name_their_epoch_size_and_numbers() -> None:
         second.texts[0].get_text()
         == "$L=0.02$\ndistance 0.12 (0.04)\noverlap 0.99\ncorrelation \N{MINUS SIGN}0.05"
     )
+
+
+def test_every_well_has_its_ratios_and_its_limit_in_each_panel() -> None:
+    figure = double_well_figures.double_well(double_well())
+    factor = double_well()["transverse_factor"].values
+    for panel, of_printed in enumerate([factor, np.ones(6)]):
+        ratios, limits = (
+            [series for series in points(figure, panel) if len(series) == length]
+            for length in (3, 1)
+        )
+        for ratio, limit, expected in zip(ratios, limits, of_printed, strict=True):
+            np.testing.assert_allclose(ratio[:, 1], 1.1 * expected)
+            np.testing.assert_allclose(ratio[:, 0], [0.2, 0.1, 0.05], atol=0.005)
+            np.testing.assert_allclose(limit, [[0, expected]], atol=0.005)
+    for series in points(figure, 2):
+        np.testing.assert_allclose(series[:, 1], 1)
+
+
+def test_the_contrast_is_drawn_in_decades_against_the_loss_at_the_minimum() -> None:
+    figure = double_well_figures.contrast(double_well())
+    for panel, minimum in enumerate([[1.0, 2.0], [0.5, 1.0]]):
+        for series, slope in zip(points(figure, panel), [-5, -8], strict=True):
+            expected = [[m, slope * m / np.log(10)] for m in minimum]
+            np.testing.assert_allclose(series, expected)
+        lines = [line for line in figure.axes[panel].lines if len(line.get_xydata()) == 5]
+        for line, slope in zip(lines, [-5, -8, -6], strict=True):
+            x, y = line.get_xydata().T
+            np.testing.assert_allclose(y, slope * x / np.log(10))

@@ -158,13 +158,13 @@ def log_valley_exit_time(
 ) -> float:
     """log of the mean time from (start, 0) to x = plane in a valley of two dimensions.
 
-    Solves the backward equation -∇L·∇τ + a(L) (∂_x² + ϱ ∂_z²) τ = -1 with `anisotropy` ϱ = h_i*/h_e*
-    for Eq. (12) and 1 for Eq. (5); τ = 0 on the plane, and no slope on the wall, on the axis
-    z = 0 and far across the valley (Gardiner, Handbook of Stochastic Methods, 5.4). Finite
+    Solves the backward equation -∇L·∇τ + a(L) (∂_x² + ϱ ∂_z²) τ = -1, where the `anisotropy` ϱ is
+    h_i*/h_e* for Eq. (12) and 1 for Eq. (5); τ = 0 on the plane, and no slope on the wall, on the
+    axis z = 0 and far across the valley (Gardiner, Handbook of Stochastic Methods, 5.4). Finite
     differences of second order, fitted exponentially (Scharfetter and Gummel, IEEE Transactions on
     Electron Devices 16, 64 (1969)), on `cells` from start to plane and on twice as many,
-    extrapolated. Raises `SgdEscapeError` unless wall < start < plane, or if the noise is so weak that
-    rounding reaches the fourth digit.
+    extrapolated. Raises `SgdEscapeError` unless wall < start < plane, or if the noise is so weak
+    that rounding reaches the fourth digit.
     """
     _check_order(wall, start, plane)
     coarse, fine = (

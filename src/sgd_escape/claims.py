@@ -223,15 +223,11 @@ def _over_exact(study: xr.Dataset, name: str) -> xr.Dataset:
 
 def _barrier(found: Datasets, name: str, predicted: str | float) -> Iterator[Row]:
     """A number of every double well."""
-    wells = found.laboratory["double_well"]
     names = [f"{name}{part}" for part in ["", "_low", "_high"]]
-    expected = [predicted] if isinstance(predicted, str) else []
-    return _against(wells[names + expected], name, predicted)
+    return _against(found.laboratory["double_well"][names], name, predicted)
 
 
-def _slope_of_contrast(
-    noise: str, series: str
-) -> Callable[[Datasets, str | float], Iterator[Row]]:
+def _slope_of_contrast(noise: str, series: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
     """The slope of log κ over wells of one ΔL or of one L_s/L*."""
     return lambda found, predicted: _against(
         found.laboratory["double_well"].sel(series=series, drop=True), f"{noise}_slope", predicted

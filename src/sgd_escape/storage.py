@@ -33,7 +33,8 @@ class FileKind(NamedTuple):
     """What a file must hold.
 
     `variables` maps each variable and coordinate to "dtype dim dim ..." (no dims: a scalar), where
-    the dtype may be text; None leaves the set free. Floats must be finite except those named in `may_be_non_finite`.
+    the dtype may be text; None leaves the set free. Floats must be finite except those named in
+    `may_be_non_finite`.
     """
 
     variables: Mapping[str, str] | None
@@ -377,7 +378,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "contrast_saddle_loss": ("loss L_s at the saddle", "1"),
     "contrast_strength": ("noise strength D of GLD", "1"),
     "contrast_slope_predicted": (
-        "slope of log(rate): Eq. (15) in log(L_s/L*) at one L_s - L*, GLD in (L_s - L*)/D at one L_s/L*",
+        "slope of Eq. (15) in log(L_s/L*) at one L_s - L*, of GLD in (L_s - L*)/D at one L_s/L*",
         "1",
     ),
     "sgd_log_rate": ("log of the rate of escape of Eq. (12)", "1"),

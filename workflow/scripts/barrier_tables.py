@@ -37,9 +37,7 @@ def rates_by_well(study: dict[str, Any], jobs: list[xr.Dataset]) -> dict[str, xr
     return found
 
 
-def ratios(
-    study: dict[str, Any], rates: Mapping[str, xr.Dataset], confidence: float
-) -> xr.Dataset:
+def ratios(study: dict[str, Any], rates: Mapping[str, xr.Dataset], confidence: float) -> xr.Dataset:
     """Rates over theory for every well and temperature, and their limits as T → 0."""
     wells = {
         name: cases for name, cases in study_cases(study).items() if not name.startswith("contrast")
@@ -58,7 +56,9 @@ def contrast(
     parts = study_cases(study)
     strength = parts["contrast_gld"][0].noise.strength
     # Over each series, what the rate is claimed to depend on for one of the two.
-    x = np.stack([np.log(saddle_loss / minimum_loss)[0], (saddle_loss - minimum_loss)[1] / strength])
+    x = np.stack(
+        [np.log(saddle_loss / minimum_loss)[0], (saddle_loss - minimum_loss)[1] / strength]
+    )
     table = xr.Dataset(
         {
             "contrast_minimum_loss": (dims, minimum_loss),

@@ -3,7 +3,7 @@ from prologue import begin
 begin(snakemake)
 
 import xarray as xr
-from barrier_tables import contrast, ratios, rates_by_well
+from barrier_tables import contrast, rates_by_well, ratios
 
 from sgd_escape import storage
 
