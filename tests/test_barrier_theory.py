@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ def ends(well: DoubleWell, noise: Noise) -> dict[str, float]:
     return {"wall": -2 * length, "start": -length, "plane": plane}
 
 
+@cache
 def factor(h_e: float, h_i: float, saddle: float) -> float:
     well = well_of(h_i, saddle)
     curvatures = np.array([h_e, h_i])

@@ -174,7 +174,9 @@ def _rates_at(
     steps = round(interval / step_size)
     levels = np.linspace(-1, case.plane, ensemble["bins"] + 1)[1:]
     well = case.well
-    labels = [step_size, *case.noise, float(well.minimum_loss), float(well.saddle_loss)]
+    # The noise enters by its kind too: T and D may be the same number.
+    kind = float(isinstance(case.noise, ConstantNoise))
+    labels = [step_size, kind, *case.noise, float(well.minimum_loss), float(well.saddle_loss)]
     labels += [*np.append(well.transverse_minimum, well.transverse_saddle)]
     rates = exit_rates(
         BasinExit(case.chain(step_size), well),
