@@ -11,6 +11,9 @@ from sgd_escape import SgdEscapeError
 from sgd_escape.gaussian_kernel import (
     exit_probability,
     log_transition_density,
+    lyapunov_dimension,
+    lyapunov_exponent,
+    mean_square_dimension,
     stationary_variance,
     tail_index,
 )
@@ -181,3 +184,56 @@ def test_a_chain_that_diverges_has_no_tail_index() -> None:
 def test_a_step_needs_a_learning_rate_and_a_batch(bad: tuple[float, int]) -> None:
     with pytest.raises(SgdEscapeError, match="positive learning rate and a batch size of at least"):
         tail_index(*bad)
+
+
+@pytest.mark.parametrize(("learning_rate", "batch_size"), [(0.1, 1), (0.4, 4), (0.5, 1)])
+def test_the_tail_index_is_two_at_the_mean_square_dimension(
+    learning_rate: float, batch_size: int
+) -> None:
+    """⟨R²⟩ = 1 - 2η + η² (1 + (d + 1)/B) = 1, by two routes: moments of χ², and quadrature."""
+    dimension = mean_square_dimension(learning_rate, batch_size)
+    assert learning_rate * (1 + (dimension + 1) / batch_size) == pytest.approx(2, rel=1e-12)
+    assert tail_index(learning_rate, batch_size, dimension) == pytest.approx(2, abs=1e-6)
+
+
+@pytest.mark.parametrize(("learning_rate", "batch_size", "dimension"), [(0.1, 1, 5), (0.5, 3, 2)])
+def test_the_growth_far_from_the_minimum_is_that_of_random_matrices(
+    learning_rate: float, batch_size: int, dimension: int
+) -> None:
+    """R = |(I - (η/B) Σ xxᵀ) e| for a unit vector e: the average of log R, and of R^α, over x."""
+    x = np.random.default_rng(3).normal(size=(200_000, batch_size, dimension))
+    moved = -learning_rate / batch_size * np.einsum("rb,rbd->rd", x[:, :, 0], x)
+    moved[:, 0] += 1
+    growth = np.log(np.linalg.norm(moved, axis=1))
+    error = growth.std() / np.sqrt(len(growth))
+    exponent = lyapunov_exponent(learning_rate, batch_size, dimension)
+    assert abs(growth.mean() - exponent) < 4 * error
+    # Far below α the moment has a finite variance: log⟨R^p⟩ is convex, so negative before α.
+    power = tail_index(learning_rate, batch_size, dimension)
+    assert np.mean(np.exp(0.5 * power * growth)) < 1 - 4 * error
+
+
+def test_beyond_the_lyapunov_dimension_nothing_holds() -> None:
+    critical = lyapunov_dimension(0.1, 1)
+    assert lyapunov_exponent(0.1, 1, critical) == pytest.approx(0, abs=1e-8)
+    assert 0 < tail_index(0.1, 1, critical - 0.01) < 0.05
+    with pytest.raises(SgdEscapeError, match="makes the chain diverge"):
+        tail_index(0.1, 1, critical + 0.01)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_for_small_steps_the_lyapunov_dimension_is_the_mean_square_one(batch_size: int) -> None:
+    """As η → 0 with ηd/B fixed, |x|² is ever closer to d, so that R is no longer random.
+
+    Fluctuations of |x|² are of relative order d^(-1/2), so what is left is of order η.
+    """
+    gaps = [
+        lyapunov_dimension(rate, batch_size) - mean_square_dimension(rate, batch_size)
+        for rate in (0.02, 0.01)
+    ]
+    assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.1)
+
+
+def test_a_step_that_diverges_in_every_dimension_has_no_lyapunov_dimension() -> None:
+    with pytest.raises(SgdEscapeError, match="no critical one can be told; lower it"):
+        lyapunov_dimension(4.0, 1)

@@ -1,9 +1,15 @@
-"""One step of SGD on Gaussian data in one dimension: its law, and what that alone decides.
+"""One step of SGD on Gaussian data: its law, and what that alone decides.
 
-Section 5.3.1 with N → ∞: inputs and labels are i.i.d. standard normal, so that h = 1, θ* = 0,
-L(θ)/L* = 1 + θ² and, with a = η/B, exactly
+Section 5.3.1 with N → ∞: inputs and labels are i.i.d. standard normal, so that H = I, θ* = 0,
+L(θ)/L* = 1 + |θ|² and, with a = η/B, exactly in one dimension
 
     θ' = θ - a (W θ - Z),   W ~ χ²_B,   Z given W ~ N(0, W).
+
+In d dimensions the part of θ' along θ has this law too, with |θ| for θ, and the part across is
+N(0, a² (1 + |θ|²) W) in each of the d - 1 other directions, independently given W. Derivation: a
+step is -a Σ_b e_b x_b with the errors e_b = x_b·θ - y_b. Given these, the components of x_b across
+θ are standard normal, the one along it is normal of mean e_b |θ|/(1 + |θ|²) and of variance
+1/(1 + |θ|²), and Σ_b e_b² is (1 + |θ|²) W.
 
 For inputs of variance h and a minimal loss L*, read η as ηh and θ as (θ - θ*) √(h/2L*).
 """
@@ -41,6 +47,53 @@ def log_transition_density(
     return np.asarray(log_norm + _log_scaled_bessel_k(order, z) - decay)
 
 
+def log_step_density(
+    start: Float[np.ndarray, "*#shape"],
+    along: Float[np.ndarray, "*#shape"],
+    across: Float[np.ndarray, "*#shape"],
+    learning_rate: float,
+    batch_size: int,
+    dimension: int,
+) -> Float[np.ndarray, "..."]:
+    """log P(θ' - θ) in ℝᵈ of a step on Gaussian data from |θ| = `start`, θ' ≠ θ.
+
+    `along` is the component of θ' - θ along θ (outwards), `across` the length of the rest. With
+    ν = (B - d)/2, g² = 1 + |θ|² and m² = along² + across²/g², integrating W out leaves
+
+        P = 2 (2πa²)^(-d/2) g^(1-d) / (2^(B/2) Γ(B/2)) · (m/ag)^ν K_ν(gm/a) e^(-|θ| along/a).
+    """
+    a, order = learning_rate / batch_size, (batch_size - dimension) / 2
+    growth = np.sqrt(1 + start**2)
+    path = np.sqrt((growth * along) ** 2 + across**2)
+    log_norm = np.log(2) - dimension / 2 * np.log(2 * np.pi * a**2) - gammaln(batch_size / 2)
+    log_norm = log_norm - batch_size / 2 * np.log(2) - (dimension - 1) * np.log(growth)
+    # gm + |θ| along without the cancellation that a large θ would bring.
+    inwards = (along**2 + across**2) / (path + np.abs(along) * start)
+    decay = np.where(along < 0, inwards, path + along * start) / a
+    log_norm = log_norm + order * np.log(path / (a * growth**2))
+    return np.asarray(log_norm + _log_scaled_bessel_k(abs(order), path / a) - decay)
+
+
+def log_gaussian_step_density(
+    start: Float[np.ndarray, "*#shape"],
+    along: Float[np.ndarray, "*#shape"],
+    across: Float[np.ndarray, "*#shape"],
+    learning_rate: float,
+    batch_size: float,
+    dimension: int,
+) -> Float[np.ndarray, "..."]:
+    """The same for a step of Eq. (4) of length Δt = η: Gaussian, with the covariance of SGD.
+
+    With mean -ηθ and BΣ = (1 + |θ|²) I + θθᵀ, its variance along θ is (η²/B) (1 + 2|θ|²) and
+    across it (η²/B) (1 + |θ|²).
+    """
+    unit = learning_rate**2 / batch_size
+    wide, narrow = unit * (1 + 2 * start**2), unit * (1 + start**2)
+    squares = (along + learning_rate * start) ** 2 / wide + across**2 / narrow
+    volume = dimension * np.log(2 * np.pi) + np.log(wide) + (dimension - 1) * np.log(narrow)
+    return np.asarray(-(squares + volume) / 2)
+
+
 def exit_probability(
     start: Float[np.ndarray, " points"], bound: float, learning_rate: float, batch_size: int
 ) -> Float[np.ndarray, " points"]:
@@ -76,24 +129,64 @@ def stationary_variance(learning_rate: float, batch_size: int) -> float:
     return learning_rate / batch_size / remainder
 
 
-def tail_index(learning_rate: float, batch_size: int) -> float:
-    """Kesten's α > 0, ⟨|1 - ηW/B|^α⟩ = 1: P(|θ| > x) falls as x^-α, Gaussian data.
+def tail_index(learning_rate: float, batch_size: int, dimension: float = 1) -> float:
+    """Kesten's α > 0, ⟨R^α⟩ = 1: P(|θ| > x) falls as x^-α, Gaussian data.
 
+    Far from the minimum a step multiplies |θ| by R, independent of all before, with
+
+        R² = (1 - aW)² + a²WQ,   a = η/B,   W ~ χ²_B, Q ~ χ²_{d-1} independent.
+
+    Hence τ(c) ~ c^(α/2). As ⟨R²⟩ = 1 - 2η + η² (1 + (d + 1)/B), α = 2 where η (1 + (d + 1)/B) = 2.
     Kesten, Acta Mathematica 131, 207 (1973); for SGD Gürbüzbalaban et al., arXiv 2006.04740.
-    Raises `SgdEscapeError` if ⟨log|1 - ηW/B|⟩ >= 0: then there is no stationary law.
+    Raises `SgdEscapeError` if ⟨log R⟩ >= 0: then there is no stationary law.
     """
     check_step(learning_rate, batch_size)
-    # log⟨|1 - ηW/B|^α⟩ is convex in α and 0 at 0, so its sign near 0 is that of its slope.
+    # log⟨R^α⟩ is convex in α and 0 at 0, so its sign near 0 is that of its slope.
     low = 1e-6
-    if _log_moment(low, learning_rate, batch_size) >= 0:
+    if _log_moment(low, learning_rate, batch_size, dimension) >= 0:
         raise SgdEscapeError(
-            "a stationary law needs ⟨log|1 - ηW/B|⟩ < 0, but a learning rate of "
+            f"a stationary law needs ⟨log R⟩ < 0, but in dimension {dimension} a learning rate of "
             f"{learning_rate} at batch size {batch_size} makes the chain diverge; lower it"
         )
     high = 1.0
-    while _log_moment(high, learning_rate, batch_size) < 0:
+    while _log_moment(high, learning_rate, batch_size, dimension) < 0:
         high *= 2
-    return float(brentq(_log_moment, low, high, (learning_rate, batch_size), xtol=1e-12))
+    case = (learning_rate, batch_size, dimension)
+    return float(brentq(_log_moment, low, high, case, xtol=1e-12))
+
+
+def lyapunov_exponent(learning_rate: float, batch_size: int, dimension: float) -> float:
+    """⟨log R⟩ of `tail_index`, the rate a step at which |θ| grows far from the minimum."""
+    check_step(learning_rate, batch_size)
+    log_multiplier, log_weight = _multiplier(0.0, learning_rate, batch_size, dimension)
+    return float(np.sum(np.exp(log_weight) * log_multiplier))
+
+
+def lyapunov_dimension(learning_rate: float, batch_size: int) -> float:
+    """The d, between whole numbers too, at which ⟨log R⟩ = 0: beyond it the minimum holds nothing.
+
+    There α = 0, so τ(c) stops growing as a power of c, which Eq. (16) says of d = n_c. Raises
+    `SgdEscapeError` where even d = 2 is beyond it.
+    """
+
+    def exponent(dimension: float) -> float:
+        return lyapunov_exponent(learning_rate, batch_size, dimension)
+
+    if exponent(2) >= 0:
+        raise SgdEscapeError(
+            f"a learning rate of {learning_rate} at batch size {batch_size} makes the chain "
+            "diverge in every dimension from 2, so that no critical one can be told; lower it"
+        )
+    high = 4.0
+    while exponent(high) < 0:
+        high *= 2
+    return float(brentq(exponent, high / 2, high, xtol=1e-9))
+
+
+def mean_square_dimension(learning_rate: float, batch_size: int) -> float:
+    """The d at which η (1 + (d + 1)/B) = 2, beyond which ⟨|θ|²⟩ grows without bound: α = 2."""
+    check_step(learning_rate, batch_size)
+    return batch_size * (2 / learning_rate - 1) - 1
 
 
 def check_step(learning_rate: float, batch_size: int) -> None:
@@ -126,8 +219,40 @@ def _log_scaled_bessel_k(
     return np.asarray(0.5 * np.log(np.pi / (2 * order) / root) - exponent + np.log(series))
 
 
-def _log_moment(power: float, learning_rate: float, batch_size: int) -> float:
-    """log⟨|1 - ηW/B|^power⟩, double-exponential on either side of the zero of 1 - ηW/B.
+def _log_moment(power: float, learning_rate: float, batch_size: int, dimension: float) -> float:
+    """log⟨R^power⟩."""
+    log_multiplier, log_weight = _multiplier(power, learning_rate, batch_size, dimension)
+    return float(logsumexp(log_weight + power * log_multiplier))
+
+
+def _multiplier(
+    power: float, learning_rate: float, batch_size: int, dimension: float
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """log R and the logarithms of the weights of a rule for averages that grow as R^power."""
+    if dimension == 1:
+        return _multiplier_on_a_line(power, learning_rate, batch_size)
+    a = learning_rate / batch_size
+    root, root_weight = _chi(batch_size, power)
+    side, side_weight = _chi(dimension - 1, power)
+    squares = (1 - a * root[:, None] ** 2) ** 2 + (a * root[:, None] * side[None]) ** 2
+    return 0.5 * np.log(squares).ravel(), (root_weight[:, None] + side_weight[None]).ravel()
+
+
+def _chi(
+    freedom: float, power: float
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """s and log weights of a trapezoidal rule in log s for averages over s² ~ χ²_freedom."""
+    step = 0.05 / max(1, np.sqrt(freedom + power) / 10)
+    low = 0.5 * np.log(freedom) - 0.5 - 40 / freedom
+    s = np.exp(np.arange(low, np.log(np.sqrt(freedom + 2 * power) + 12), step))
+    log_weight = freedom * np.log(s) - s**2 / 2 + (1 - freedom / 2) * np.log(2)
+    return s, log_weight + np.log(step) - gammaln(freedom / 2)
+
+
+def _multiplier_on_a_line(
+    power: float, learning_rate: float, batch_size: int
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """`_multiplier` for d = 1, double-exponential on either side of the zero of 1 - ηW/B.
 
     In s = √W the integrand has no other singularity, and the rule takes that one away.
     """
@@ -144,4 +269,4 @@ def _log_moment(power: float, learning_rate: float, batch_size: int) -> float:
     log_factor = np.log(distance * (s + zero) / zero**2)
     log_density = (batch_size - 1) * np.log(s) - s**2 / 2 - gammaln(batch_size / 2)
     log_density += (1 - batch_size / 2) * np.log(2)
-    return float(logsumexp(weight + log_density + power * log_factor))
+    return log_factor, weight + log_density
