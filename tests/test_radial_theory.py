@@ -123,3 +123,8 @@ def test_thresholds_that_do_not_increase_and_no_dimension_are_refused(
 def test_a_learning_rate_of_zero_is_refused() -> None:
     with pytest.raises(SgdEscapeError, match="positive learning rate"):
         radial_passage_steps(np.array([2.0]), 0.0, 1, 3)
+
+
+def test_cells_wider_than_a_step_are_refused() -> None:
+    with pytest.raises(SgdEscapeError, match=r"16 cells of .* do not resolve the steps .* raise"):
+        radial_passage_steps(np.array([3.0]), 0.01, 4, 3, gaussian_noise=True, nodes=16)

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from sgd_escape.config import flatten
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.ladder import APPROXIMATIONS, RUNGS
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
@@ -234,6 +235,55 @@ def _slope_of_contrast(noise: str, series: str) -> Callable[[Datasets, str | flo
     )
 
 
+def _ladder_exponent(rung: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """The exponent fitted to the passage times of one rung of the ladder."""
+    names = [*(f"exponent{part}" for part in ["", "_low", "_high"]), "predicted_exponent"]
+    return lambda found, predicted: _against(
+        found.laboratory["ladder"][names].sel(rung=rung, drop=True), "exponent", predicted
+    )
+
+
+def _ladder_share(approximation: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """What one approximation adds to the exponent, over the exponent of Eq. (15)."""
+
+    def rows(found: Datasets, predicted: str | float) -> Iterator[Row]:
+        study = found.laboratory["ladder"].sel(approximation=approximation, drop=True)
+        ends = {
+            f"share{part}": study[f"exponent_share{part}"] / study["predicted_exponent"]
+            for part in ["", "_low", "_high"]
+        }
+        return _against(xr.Dataset(ends), "share", predicted)
+
+    return rows
+
+
+def _regime_share(
+    name: str, holds: Callable[[xr.DataArray], xr.DataArray]
+) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """Fraction of the map, at T <= 0.1 and 2 <= c <= 10, in which a law holds."""
+
+    def rows(found: Datasets, predicted: str | float) -> Iterator[Row]:
+        study = found.laboratory["regime_map"]
+        inside = (study["threshold"] >= 2) & (study["threshold"] <= 10)
+        values = study[name].sel(threshold=inside, temperature=study["temperature"] <= 0.1)
+        share = holds(values).where(values.notnull()).mean(["temperature", "threshold"])
+        # Transition matrices are made in one dimension only.
+        return (row for row in _exact(share, predicted) if math.isfinite(row.measured))
+
+    return rows
+
+
+def _critical(name: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
+    """An exact number of the study of the critical dimension, and what is predicted beside it."""
+
+    def rows(found: Datasets, predicted: str | float) -> Iterator[Row]:
+        study = found.laboratory["critical_dimension"]
+        exact = {f"{name}{part}": study[name] for part in ["_low", "_high"]}
+        return _against(study.assign(exact)[[name, *exact, str(predicted)]], name, predicted)
+
+    return rows
+
+
 def _farthest(alignment: xr.Dataset) -> int:
     """The direction whose noise over that of Eq. (6) is farthest from 1."""
     return int(np.argmax(np.abs(alignment["noise_ratio"].values - 1)))
@@ -372,6 +422,20 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
         for noise in ["sgd", "gld"]
         for series in ["difference", "ratio"]
     },
+    **{f"ladder_exponent_{rung}": _ladder_exponent(rung) for rung in RUNGS},
+    **{f"ladder_share_{name}": _ladder_share(name) for name in APPROXIMATIONS},
+    "regime_power_law": _regime_share("power_law_ratio", lambda ratio: abs(ratio - 1) < 0.1),
+    "regime_arrhenius": _regime_share("arrhenius_ratio", lambda ratio: abs(ratio - 1) < 0.1),
+    "regime_power_law_gain": _regime_share("power_law_gain", lambda gain: gain > 0),
+    "lyapunov_dimension": _critical("lyapunov_dimension"),
+    "mean_square_dimension": _critical("mean_square_dimension"),
+    "tail_exponent": lambda found, predicted: _against(
+        found.laboratory["critical_dimension"][
+            [*(f"simulated_exponent{part}" for part in ["", "_low", "_high"]), str(predicted)]
+        ],
+        "simulated_exponent",
+        predicted,
+    ),
     "weak_noise_growth": lambda found, predicted: _against(
         found.laboratory["weak_noise"], "quasi_potential", predicted
     ),

@@ -262,7 +262,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
             f"is {stationary['blocks']}, but must divide the {stationary['samples']} samples into "
             "equal blocks. Choose a divisor of linear_regression.stationary.samples.",
         )
-    yield from _large_dimensions(config["linear_regression"]["first_passage"])
+    passage = ("linear_regression", "first_passage")
+    yield from _large_dimensions(passage, config["linear_regression"]["first_passage"])
     for name, key in (("pretraining", "batch_size"), ("first_passage", "batch_sizes")):
         path = ("network", name, key)
         yield from _large_batches(path, network[name][key], path[:1], network["n_samples"])
@@ -276,6 +277,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         yield from _passage_contradictions((study, "first_passage"), config[study]["first_passage"])
     path = ("laboratory", "splitting", "thresholds")
     yield from _threshold_contradictions(path, config["laboratory"]["splitting"]["thresholds"])
+    yield from _ladder_contradictions(config["laboratory"]["ladder"])
+    yield from _regime_contradictions(config["laboratory"]["regime_map"])
+    yield from _critical_contradictions(config["laboratory"]["critical_dimension"])
     yield from _double_well_contradictions(config["laboratory"]["double_well"])
 
 
@@ -307,6 +311,55 @@ def _double_well_contradictions(study: Mapping[str, Any]) -> Iterator[Contradict
             (*path, "interval"),
             f"is {study['interval']}, but must be a multiple of both step_sizes = "
             f"[{longer}, {shorter}]. Choose a multiple of both.",
+        )
+
+
+def _ladder_contradictions(ladder: Mapping[str, Any]) -> Iterator[Contradiction]:
+    path = ("laboratory", "ladder")
+    yield from _large_dimensions(path, ladder)
+    yield from _large_batches(
+        (*path, "batch_sizes"), ladder["batch_sizes"], path, ladder["n_samples"]
+    )
+    if ladder["data_nodes"] % 4:
+        yield Contradiction(
+            (*path, "data_nodes"),
+            f"is {ladder['data_nodes']}, but must be a multiple of 4: results with half as many "
+            "nodes are extrapolated. Choose a multiple.",
+        )
+    unordered = list(_threshold_contradictions((*path, "thresholds"), ladder["thresholds"]))
+    grid = threshold_grid(ladder["thresholds"])[:: ladder["data_every"]]
+    yield from unordered or _fit_range_contradictions((*path, "fit_range"), ladder, grid)
+
+
+def _regime_contradictions(regime: Mapping[str, Any]) -> Iterator[Contradiction]:
+    path, window = ("laboratory", "regime_map"), regime["window"]
+    yield from _threshold_contradictions((*path, "temperatures"), regime["temperatures"])
+    yield from _threshold_contradictions((*path, "thresholds"), regime["thresholds"])
+    # A map needs more than one threshold on either axis.
+    if regime["thresholds"]["count"] < 2 * window + 2:
+        yield Contradiction(
+            (*path, "window"),
+            f"is {window}, but a map of two thresholds with as many on either side needs "
+            f"thresholds.count >= {2 * window + 2}. Lower it or raise the count.",
+        )
+
+
+def _critical_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:
+    path = ("laboratory", "critical_dimension", "simulation")
+    for key in ("learning_rate", "batch_size"):
+        values = study["batch_sizes" if key == "batch_size" else "learning_rates"]
+        if study["simulation"][key] not in values:
+            yield Contradiction(
+                (*path, key),
+                f"is {study['simulation'][key]}, but must be one of the study's {values}, whose "
+                "exact exponents stand beside the simulation. Add it there or change it.",
+            )
+    low, high = study["simulation"]["loss_ratios"]
+    if low >= high:
+        yield Contradiction(
+            (*path, "loss_ratios"),
+            f"is [{low}, {high}], but needs the smaller c first and the larger second. "
+            "Put them in increasing order.",
         )
 
 
@@ -408,13 +461,13 @@ def _partial_pass(pretraining: Mapping[str, Any], n_samples: int) -> Iterator[Co
         )
 
 
-def _large_dimensions(passage: Mapping[str, Any]) -> Iterator[Contradiction]:
-    for index, dimension in enumerate(passage["dimensions"]):
-        if dimension >= passage["n_samples"]:
+def _large_dimensions(path: KeyPath, study: Mapping[str, Any]) -> Iterator[Contradiction]:
+    for index, dimension in enumerate(study["dimensions"]):
+        if dimension >= study["n_samples"]:
             yield Contradiction(
-                ("linear_regression", "first_passage", "dimensions", index),
-                f"is {dimension}, but must be below linear_regression.first_passage.n_samples "
-                f"= {passage['n_samples']}, else the loss at the minimum is zero. "
+                (*path, "dimensions", index),
+                f"is {dimension}, but must be below {_dotted(path)}.n_samples "
+                f"= {study['n_samples']}, else the loss at the minimum is zero. "
                 "Lower it or raise n_samples.",
             )
 
@@ -428,7 +481,8 @@ def _passage_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterat
             "Lower it or raise runs.",
         )
     unordered = list(_threshold_contradictions((*path, "thresholds"), passage["thresholds"]))
-    yield from unordered or _fit_range_contradictions((*path, "fit_range"), passage)
+    grid = threshold_grid(passage["thresholds"])
+    yield from unordered or _fit_range_contradictions((*path, "fit_range"), passage, grid)
 
 
 def _threshold_contradictions(
@@ -443,9 +497,10 @@ def _threshold_contradictions(
         )
 
 
-def _fit_range_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterator[Contradiction]:
+def _fit_range_contradictions(
+    path: KeyPath, passage: Mapping[str, Any], grid: Float[np.ndarray, " threshold"]
+) -> Iterator[Contradiction]:
     low, high = passage["fit_range"]
-    grid = threshold_grid(passage["thresholds"])
     inside = np.count_nonzero((low <= grid) & (grid <= high))
     if low >= high:
         yield Contradiction(

@@ -43,7 +43,7 @@ def radial_passage_steps(
     replaced by a Gaussian one of the same covariance. Solves (1 - P) τ = 1 for all thresholds with
     one matrix of about `nodes` cells, and one of half as many for an extrapolation in nodes⁻²; the
     error is the change between the two. Raises `SgdEscapeError` unless the loss ratios increase
-    from above 1, η > 0, B >= 1 and d >= 1.
+    from above 1, η > 0, B >= 1 and d >= 1, or if the cells are too wide for the steps.
     """
     check_step(learning_rate, batch_size)
     if not (np.all(np.diff(loss_ratios, prepend=1) > 0) and dimension >= 1):
@@ -57,6 +57,12 @@ def radial_passage_steps(
     coarse, fine = (
         _passages(density, bounds, ratio, dimension, count) for count in (nodes // 2, nodes)
     )
+    if not np.all((coarse > 0.3 * fine) & (coarse < 3 * fine)):
+        raise SgdEscapeError(
+            f"{nodes} cells of |θ| do not resolve the steps at learning rate {learning_rate} and "
+            f"batch size {batch_size}: with half as many the passage time to c = "
+            f"{loss_ratios[-1]:g} is {coarse[-1]:.3g}, not {fine[-1]:.3g} steps; raise the nodes"
+        )
     return PassageTable(fine + (fine - coarse) / 3, np.abs(fine - coarse))
 
 

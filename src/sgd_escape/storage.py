@@ -46,6 +46,12 @@ def _bounded(name: str, layout: str) -> dict[str, str]:
     return dict.fromkeys((name, f"{name}_low", f"{name}_high"), layout)
 
 
+_CASE = "dimension eta batch_size"
+_CASES = {
+    "dimension": "int64 dimension",
+    "eta": "float64 eta",
+    "batch_size": "int64 batch_size",
+}
 _FITTED_EXPONENTS = (
     "exponent",
     "exponent_low",
@@ -310,6 +316,93 @@ KINDS: dict[str, FileKind] = {
         },
         may_be_non_finite=("sgd_log_rate_low", "gld_log_rate_low"),
     ),
+    # A threshold that splitting does not resolve on some data set has no time, nor what follows.
+    "ladder_data": FileKind(
+        {
+            "data_set": "int64 data_set",
+            "eta": "float64 eta",
+            "batch_size": "int64 batch_size",
+            "data_threshold": "float64 data_threshold",
+            "dimension": "int64",
+            "log_steps": "float64 data_set eta batch_size data_threshold",
+        },
+        may_be_non_finite=("log_steps",),
+    ),
+    "ladder": FileKind(
+        {
+            "data_set": "int64 data_set",
+            **_CASES,
+            "threshold": "float64 threshold",
+            "middle": "float64 middle",
+            "data_threshold": "float64 data_threshold",
+            "data_middle": "float64 data_middle",
+            "exact_rung": "text exact_rung",
+            "rung": "text rung",
+            "approximation": "text approximation",
+            "share": "text share",
+            "log_steps": f"float64 exact_rung {_CASE} threshold",
+            "local_slope": f"float64 exact_rung {_CASE} middle",
+            "weak_noise_slope": f"float64 {_CASE} middle",
+            "data_log_steps": f"float64 data_set {_CASE} data_threshold",
+            **_bounded("mean_log_steps", f"float64 {_CASE} data_threshold"),
+            **_bounded("data_local_slope", f"float64 {_CASE} data_middle"),
+            **_bounded("exponent", f"float64 rung {_CASE}"),
+            **_bounded("time_share", f"float64 share {_CASE} data_threshold"),
+            **_bounded("exponent_share", f"float64 approximation {_CASE}"),
+            "predicted_exponent": f"float64 {_CASE}",
+        },
+        may_be_non_finite=(
+            "data_log_steps",
+            *(
+                bound
+                for name in (
+                    "mean_log_steps",
+                    "data_local_slope",
+                    "exponent",
+                    "time_share",
+                    "exponent_share",
+                )
+                for bound in _bounded(name, "")
+            ),
+        ),
+    ),
+    # The exponent of Eq. (15) may not be positive, and matrices are made in one dimension only.
+    "regime_map": FileKind(
+        {
+            "exact_rung": "text exact_rung",
+            "dimension": "int64 dimension",
+            "temperature": "float64 temperature",
+            "threshold": "float64 threshold",
+            **dict.fromkeys(
+                ("power_law_ratio", "arrhenius_ratio", "power_law_gain"),
+                "float64 exact_rung dimension temperature threshold",
+            ),
+            "batch_size": "int64",
+        },
+        may_be_non_finite=("power_law_ratio", "arrhenius_ratio", "power_law_gain"),
+    ),
+    "critical_dimension": FileKind(
+        {
+            "eta": "float64 eta",
+            "batch_size": "int64 batch_size",
+            "fraction": "float64 fraction",
+            "simulated_dimension": "int64 simulated_dimension",
+            **dict.fromkeys(
+                ("critical_dimension", "lyapunov_dimension", "mean_square_dimension"),
+                "float64 eta batch_size",
+            ),
+            **dict.fromkeys(
+                ("dimension", "exponent", "predicted_exponent", "exact_covariance_exponent"),
+                "float64 eta batch_size fraction",
+            ),
+            **_bounded("simulated_exponent", "float64 simulated_dimension"),
+            "matrix_exponent": "float64 simulated_dimension",
+            "tail_exponent": "float64 simulated_dimension",
+            "simulated_eta": "float64",
+            "simulated_batch_size": "int64",
+        },
+        may_be_non_finite=("simulated_exponent_low", "simulated_exponent_high"),
+    ),
     "fit": FileKind(None),
     "checkpoint": FileKind(None),
 }
@@ -390,6 +483,30 @@ LABELS: dict[str, tuple[str, str]] = {
     "gld_log_rate_exact": ("log of the exact rate of escape of GLD", "1"),
     "matched_log_rate_exact": ("the same for D matched at each minimum", "1"),
     "exact_covariance_quasi_potential": ("quasi-potential of Eq. (4), exact covariance", "1"),
+    "data_set": ("index of the finite data set", "1"),
+    "data_threshold": ("loss ratio c at which finite data sets were run", "1"),
+    "middle": ("geometric mean of neighbouring thresholds c", "1"),
+    "data_middle": ("geometric mean of neighbouring thresholds c", "1"),
+    "log_steps": ("log of the mean first-passage step", "1"),
+    "data_log_steps": ("log of the mean first-passage step on one finite data set", "1"),
+    "mean_log_steps": ("mean over data sets of the log of the mean first-passage step", "1"),
+    "local_slope": ("d log tau/d log c between neighbouring thresholds", "1"),
+    "data_local_slope": ("d log tau/d log c, mean over finite data sets", "1"),
+    "weak_noise_slope": ("d log tau/d log c of the quasi-potential (B/eta)(c - 1)", "1"),
+    "exponent_share": ("what an approximation adds to the fitted exponent", "1"),
+    "time_share": ("what an approximation adds to log tau", "1"),
+    "power_law_ratio": ("d log tau/d log c over the exponent of Eq. (15)", "1"),
+    "arrhenius_ratio": ("d log tau/dc over B/(eta h)", "1"),
+    "power_law_gain": ("log-likelihood a passage that the power law gains on Arrhenius", "1"),
+    "fraction": ("dimension over that of Eq. (16)", "1"),
+    "critical_dimension": ("critical dimension of Eq. (16)", "1"),
+    "lyapunov_dimension": ("dimension at which the Lyapunov exponent is 0", "1"),
+    "mean_square_dimension": ("dimension at which the mean square diverges", "1"),
+    "simulated_dimension": ("dimension at which SGD was simulated", "1"),
+    "simulated_exponent": ("slope of log tau between two thresholds, by splitting", "1"),
+    "matrix_exponent": ("slope of log tau between two thresholds, transition matrix", "1"),
+    "tail_exponent": ("half of the tail index, the slope at infinite c", "1"),
+    "exact_covariance_exponent": ("slope at infinite c of Eq. (4), exact covariance", "1"),
     "direction": ("eigenvector of Eq. (44), by descending eigenvalue", "1"),
     "exact_eigenvalue": ("eigenvalue of the exact Hessian, Eq. (10)", "1"),
     "noise": ("B times the noise covariance of Eq. (8) along an eigenvector", "1"),

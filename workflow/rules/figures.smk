@@ -46,6 +46,10 @@ FIGURES = {
     "double_well": lambda: ["results/laboratory/double_well.nc"],
     "contrast": lambda: ["results/laboratory/double_well.nc"],
     "splitting": lambda: ["results/laboratory/splitting.nc"],
+    "ladder": lambda: ["results/laboratory/ladder.nc"],
+    "error_budget": lambda: ["results/laboratory/ladder.nc"],
+    "regime_map": lambda: ["results/laboratory/regime_map.nc"],
+    "critical_dimension": lambda: ["results/laboratory/critical_dimension.nc"],
     "weak_noise": lambda: ["results/laboratory/weak_noise.nc"],
     "pretraining": lambda: expand(
         "results/network/pretrained_seed{seed}.nc", seed=NETWORK["pretraining"]["seeds"]

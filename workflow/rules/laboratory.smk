@@ -1,6 +1,14 @@
 # Studies beyond the paper: exact and independently computed answers beside its approximations.
 # Each ends in one file results/laboratory/{study}.nc, which claims and figures read.
-LABORATORY = ["splitting", "coverage", "weak_noise", "double_well"]
+LABORATORY = [
+    "splitting",
+    "coverage",
+    "weak_noise",
+    "ladder",
+    "regime_map",
+    "critical_dimension",
+    "double_well",
+]
 
 
 rule splitting:
@@ -67,6 +75,108 @@ rule weak_noise:
         study=config["laboratory"]["weak_noise"],
     script:
         "../scripts/laboratory_weak_noise.py"
+
+
+LADDER = config["laboratory"]["ladder"]
+
+
+rule ladder_data:
+    input:
+        source=sources("laboratory_ladder_data.py"),
+    output:
+        "results/laboratory/parts/ladder_d{d}.nc",
+    log:
+        "results/logs/ladder_data/d{d}.log",
+    benchmark:
+        "results/benchmarks/ladder_data/d{d}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        seed=config["seed"],
+        study={
+            key: LADDER[key]
+            for key in [
+                "n_samples",
+                "data_sets",
+                "learning_rates",
+                "batch_sizes",
+                "thresholds",
+                "data_every",
+                "data_nodes",
+                "ensemble",
+            ]
+        }
+        | {"confidence": config["fits"]["confidence"]},
+    script:
+        "../scripts/laboratory_ladder_data.py"
+
+
+rule ladder:
+    input:
+        data=expand("results/laboratory/parts/ladder_d{d}.nc", d=LADDER["dimensions"]),
+        source=sources("laboratory_ladder.py"),
+    output:
+        "results/laboratory/ladder.nc",
+    log:
+        "results/logs/ladder.log",
+    benchmark:
+        "results/benchmarks/ladder.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        study=LADDER,
+    script:
+        "../scripts/laboratory_ladder.py"
+
+
+rule regime_map:
+    input:
+        source=sources("laboratory_regime_map.py"),
+    output:
+        "results/laboratory/regime_map.nc",
+    log:
+        "results/logs/regime_map.log",
+    benchmark:
+        "results/benchmarks/regime_map.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=config["laboratory"]["regime_map"],
+    script:
+        "../scripts/laboratory_regime_map.py"
+
+
+rule critical_dimension:
+    input:
+        source=sources("laboratory_critical_dimension.py"),
+    output:
+        "results/laboratory/critical_dimension.nc",
+    log:
+        "results/logs/critical_dimension.log",
+    benchmark:
+        "results/benchmarks/critical_dimension.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        study=config["laboratory"]["critical_dimension"],
+    script:
+        "../scripts/laboratory_critical_dimension.py"
 
 
 rule exit_rates:

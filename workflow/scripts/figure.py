@@ -6,19 +6,30 @@ from sgd_escape import (
     double_well_figures,
     figures,
     laboratory_figures,
+    ladder_figures,
     network_figures,
     noise_figures,
     storage,
 )
 from sgd_escape.figure_style import encoded
 
-MODULES = [figures, noise_figures, network_figures, laboratory_figures, double_well_figures]
+MODULES = [
+    figures,
+    noise_figures,
+    network_figures,
+    laboratory_figures,
+    ladder_figures,
+    double_well_figures,
+]
 # By the beginning of a path, the first that fits.
 KINDS = {
     "results/decoupling/": "decoupling",
     "results/fits/": "fit",
     "results/linear_regression/stationary": "stationary",
     "results/laboratory/double_well": "double_well",
+    "results/laboratory/critical_dimension": "critical_dimension",
+    "results/laboratory/ladder": "ladder",
+    "results/laboratory/regime_map": "regime_map",
     "results/laboratory/splitting": "splitting",
     "results/laboratory/weak_noise": "weak_noise",
     "results/network/escape": "escape",
