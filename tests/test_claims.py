@@ -23,6 +23,7 @@ from sgd_escape.claims import (
     to_csv,
     verdict,
 )
+from sgd_escape.ladder import APPROXIMATIONS
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "workflow" / "claims.yaml"
@@ -177,12 +178,69 @@ def double_well() -> xr.Dataset:
     )
 
 
+def ladder() -> xr.Dataset:
+    """Finite data 1.05 and Eq. (12) 0.8 times Eq. (15), and shares of it."""
+    predicted, dims = 8.0, ["dimension", "eta", "batch_size"]
+    exponents = np.reshape([1.05, 0.8], (2, 1, 1, 1)) * predicted
+    shares = np.reshape([0.09, -0.3, -0.02, 0.4, 0.1], (5, 1, 1, 1)) * predicted
+    return xr.Dataset(
+        {
+            **with_interval("exponent", ["rung", *dims], exponents, 0.1),
+            **with_interval("exponent_share", ["approximation", *dims], shares, 0.3),
+            "predicted_exponent": (dims, np.full((1, 1, 1), predicted)),
+        },
+        {
+            "rung": ["finite_data", "decoupled_noise"],
+            "approximation": list(APPROXIMATIONS),
+            "dimension": [5],
+            "eta": [0.1],
+            "batch_size": [1],
+        },
+    )
+
+
+def regime_map() -> xr.Dataset:
+    """T = 0.1 and c = 3 and 9 alone count: laws hold at one of them, at both, at neither."""
+    dims, shape = ["exact_rung", "dimension", "temperature", "threshold"], (1, 2, 2, 3)
+    one_dimension = np.reshape([1.0, np.nan], (1, 2, 1, 1))
+    ratio = np.broadcast_to([1.0, 1.05, 1.2], shape) * one_dimension
+    return xr.Dataset(
+        {
+            "power_law_ratio": (dims, ratio),
+            "arrhenius_ratio": (dims, ratio + 1),
+            "power_law_gain": (dims, ratio - 1),
+        },
+        {
+            "exact_rung": ["fresh_data"],
+            "dimension": [1, 5],
+            "temperature": [0.1, 0.2],
+            "threshold": [1.5, 3.0, 9.0],
+        },
+    )
+
+
+def critical_dimension() -> xr.Dataset:
+    dims = ["eta", "batch_size"]
+    return xr.Dataset(
+        {
+            "critical_dimension": (dims, [[42.0], [22.0]]),
+            "lyapunov_dimension": (dims, [[38.3], [18.6]]),
+            "mean_square_dimension": (dims, [[38.0], [18.0]]),
+            **with_interval("simulated_exponent", ["simulated_dimension"], [3.4, 1.0], 0.1),
+            "matrix_exponent": ("simulated_dimension", [3.3, 1.6]),
+        },
+        {"eta": [0.05, 0.1], "batch_size": [1], "simulated_dimension": [16, 18]},
+    )
+
+
 def laboratory() -> dict[str, xr.Dataset]:
-    coverage = xr.Dataset({"coverage": ((), 0.94)})
     return {
         "splitting": splitting(),
-        "coverage": coverage,
+        "coverage": xr.Dataset({"coverage": ((), 0.94)}),
         "weak_noise": weak_noise(),
+        "ladder": ladder(),
+        "regime_map": regime_map(),
+        "critical_dimension": critical_dimension(),
         "double_well": double_well(),
     }
 
@@ -399,6 +457,22 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         "neglected-residual[seed=3]": holds,
         "exact-curvature[seed=0]": holds,
         "exact-curvature[seed=3]": fails,
+        "ladder-finite-data[d=5,eta=0.1,B=1]": holds,
+        "ladder-diffusion[d=5,eta=0.1,B=1]": fails,
+        "ladder-infinite-data[d=5,eta=0.1,B=1]": open_,
+        "ladder-gaussian-noise[d=5,eta=0.1,B=1]": fails,
+        "ladder-continuous-time[d=5,eta=0.1,B=1]": holds,
+        "ladder-decoupled-noise[d=5,eta=0.1,B=1]": fails,
+        "ladder-weak-noise[d=5,eta=0.1,B=1]": open_,
+        "regime-power-law[exact_rung=fresh_data,d=1]": open_,
+        "regime-arrhenius[exact_rung=fresh_data,d=1]": fails,
+        "regime-power-law-gain[exact_rung=fresh_data,d=1]": holds,
+        "critical-lyapunov[eta=0.05,B=1]": holds,
+        "critical-lyapunov[eta=0.1,B=1]": fails,
+        "critical-mean-square[eta=0.05,B=1]": holds,
+        "critical-mean-square[eta=0.1,B=1]": fails,
+        "critical-exponent[simulated_dimension=16]": holds,
+        "critical-exponent[simulated_dimension=18]": fails,
         "splitting-transition-matrix[c=1.5]": holds,
         "splitting-transition-matrix[c=3]": holds,
         "splitting-simulation[c=1.5]": holds,
@@ -446,6 +520,9 @@ def test_every_case_of_the_study_is_decided_as_its_numbers_say(datasets: Dataset
         ("noise-sharpest-direction[seed=3]", 1.0, 1.0, 0.02),
         ("noise-every-direction[seed=3]", 1.0, 1.4, 0.02),
         ("exact-curvature[seed=0]", 80.0, 82.0, 0.0),
+        ("ladder-infinite-data[d=5,eta=0.1,B=1]", 0.0, 0.09, 0.3 / 8),
+        ("regime-power-law[exact_rung=fresh_data,d=1]", 0.5, 0.5, 0.0),
+        ("critical-lyapunov[eta=0.1,B=1]", 22.0, 18.6, 0.0),
         ("splitting-coverage", 0.95, 0.94, 0.0),
         ("weak-noise-continuous", 0.41, 0.5, 0.01),
         ("barrier-printed[well=widening]", 1.0, 1.4, 0.05),

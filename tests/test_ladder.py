@@ -35,11 +35,20 @@ def test_slopes_between_thresholds_are_those_of_the_integrand() -> None:
     assert found == pytest.approx(local_slope(middle, 0.1, 5), rel=0.01)
 
 
-def test_a_power_law_has_its_exponent_whatever_the_range() -> None:
+def test_a_power_law_has_its_exponent_whatever_thresholds_are_used() -> None:
     log_steps = np.stack([3 + 7 * np.log(RATIOS), 1 - 2 * np.log(RATIOS)])
-    assert ladder.fitted_exponent(log_steps, RATIOS, (1.6, 5.0)) == pytest.approx([7, -2])
-    kinked = np.where(RATIOS > 3, 100.0, log_steps[0])
-    assert ladder.fitted_exponent(kinked, RATIOS, (1.0, 3.0)) == pytest.approx(7)
+    used = np.stack([RATIOS > 1.6, RATIOS < 3])
+    assert ladder.fitted_exponent(log_steps, RATIOS, used) == pytest.approx([7, -2])
+    unresolved = np.where(used, log_steps, np.nan)
+    assert ladder.fitted_exponent(unresolved, RATIOS, used) == pytest.approx([7, -2])
+    assert np.isnan(ladder.fitted_exponent(log_steps, RATIOS, used & (RATIOS > 5.9))).all()
+
+
+def test_exponents_by_least_squares_are_those_of_a_polynomial_fit() -> None:
+    log_steps = np.random.default_rng(3).normal(size=9)
+    used = (RATIOS > 1.7) & (RATIOS < 5)
+    expected = np.polyfit(np.log(RATIOS)[used], log_steps[used], 1)[0]
+    assert ladder.fitted_exponent(log_steps, RATIOS, used) == pytest.approx(expected)
 
 
 def test_the_interval_over_data_sets_covers_their_mean() -> None:
@@ -70,6 +79,20 @@ def test_the_shares_add_up_to_the_power_law() -> None:
     )
     assert np.all(found.exponent_share.low[0] < found.exponent_share.high[0])
     assert found.time_share.low[1:] == pytest.approx(found.time_share.high[1:])
+
+
+def test_data_are_compared_with_fresh_ones_where_they_are_resolved() -> None:
+    """A kink above c = 3, where one data set has no time, is seen by the exact exponents alone."""
+    log_ratios = np.log(RATIOS)
+    kinked = 5 * log_ratios + 3 * np.maximum(log_ratios - np.log(3), 0)
+    exact = np.stack(4 * [kinked[None]])
+    data = np.stack(3 * [6 * log_ratios[None]])
+    data[1, 0, RATIOS > 3] = np.nan
+    found = ladder.budget(data, exact, np.array([8.5]), RATIOS, (1.5, 6.0), 0.95)
+    assert found.exponent.value[0] == pytest.approx(6)
+    assert found.exponent_share.value[0] == pytest.approx(-1)
+    assert found.exponent.value[1] > 5.5
+    assert np.isnan(found.log_steps.value[0, RATIOS > 3]).all()
 
 
 def test_a_law_is_recognised_and_its_slope_is_one() -> None:
@@ -115,8 +138,6 @@ def test_the_exponent_at_infinite_thresholds_ends_at_the_lyapunov_dimension() ->
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:
-    with pytest.raises(SgdEscapeError, match="an exponent needs two thresholds within"):
-        ladder.fitted_exponent(np.log(RATIOS), RATIOS, (7.0, 8.0))
     with pytest.raises(SgdEscapeError, match="two or more, but got 1; add some"):
         ladder.mean_over_sets(np.ones((1, 3)), 0.95)
     for window in (0, 5):

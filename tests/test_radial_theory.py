@@ -126,5 +126,5 @@ def test_a_learning_rate_of_zero_is_refused() -> None:
 
 
 def test_cells_wider_than_a_step_are_refused() -> None:
-    with pytest.raises(SgdEscapeError, match=r"16 cells of .* do not resolve the steps .* raise"):
-        radial_passage_steps(np.array([3.0]), 0.01, 4, 3, gaussian_noise=True, nodes=16)
+    with pytest.raises(SgdEscapeError, match=r"60 cells of .* do not resolve the steps .* raise"):
+        radial_passage_steps(np.array([2.0]), 0.02, 2, 3, gaussian_noise=True, nodes=60)

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from sgd_escape.config import flatten
 from sgd_escape.errors import SgdEscapeError
-from sgd_escape.ladder import APPROXIMATIONS, RUNGS
+from sgd_escape.ladder import APPROXIMATIONS
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
@@ -422,7 +422,8 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
         for noise in ["sgd", "gld"]
         for series in ["difference", "ratio"]
     },
-    **{f"ladder_exponent_{rung}": _ladder_exponent(rung) for rung in RUNGS},
+    "ladder_exponent_finite_data": _ladder_exponent("finite_data"),
+    "ladder_exponent_diffusion": _ladder_exponent("decoupled_noise"),
     **{f"ladder_share_{name}": _ladder_share(name) for name in APPROXIMATIONS},
     "regime_power_law": _regime_share("power_law_ratio", lambda ratio: abs(ratio - 1) < 0.1),
     "regime_arrhenius": _regime_share("arrhenius_ratio", lambda ratio: abs(ratio - 1) < 0.1),

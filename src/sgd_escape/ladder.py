@@ -7,7 +7,7 @@ in steps from θ* to the threshold c = L/L*; each differs from the one above it 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from sgd_escape.errors import SgdEscapeError
@@ -84,21 +84,15 @@ def slopes_between(
 def fitted_exponent(
     log_steps: Float[np.ndarray, "*rest thresholds"],
     loss_ratios: Float[np.ndarray, " thresholds"],
-    fit_range: tuple[float, float],
+    used: Bool[np.ndarray, "*#rest thresholds"],
 ) -> Float[np.ndarray, "*rest"]:
-    """Slope of log τ on log c by least squares over the thresholds within `fit_range`.
-
-    Raises `SgdEscapeError` with fewer than two of them.
-    """
-    inside = (loss_ratios >= fit_range[0]) & (loss_ratios <= fit_range[1])
-    if np.count_nonzero(inside) < 2:
-        raise SgdEscapeError(
-            f"an exponent needs two thresholds within {list(fit_range)}, but there are "
-            f"{np.count_nonzero(inside)} of {loss_ratios.tolist()}; widen the range"
-        )
-    x = np.log(loss_ratios[inside])
-    x = x - x.mean()
-    return np.asarray(log_steps[..., inside] @ x / (x @ x))
+    """Slope of log τ on log c by least squares over the thresholds `used`; NaN where below two."""
+    count = np.maximum(used.sum(-1, keepdims=True), 1)
+    x = np.where(used, np.log(loss_ratios), 0)
+    x = np.where(used, x - x.sum(-1, keepdims=True) / count, 0)
+    squares = np.sum(x**2, axis=-1)
+    products = np.sum(x * np.where(used, log_steps, 0), axis=-1)
+    return np.asarray(np.where(squares > 0, products / np.where(squares > 0, squares, 1), np.nan))
 
 
 def mean_over_sets(values: Float[np.ndarray, "data_sets *rest"], confidence: float) -> Estimate:
@@ -126,26 +120,33 @@ def budget(
 ) -> Budget:
     """The budget from log τ of the finite data sets and of `EXACT_RUNGS` at the same thresholds.
 
-    `power_law` is the exponent of Eq. (15). Raises `SgdEscapeError` as `mean_over_sets` and
-    `fitted_exponent` do.
+    `power_law` is the exponent of Eq. (15). Exponents are fitted within `fit_range`; those of the
+    data sets, and what they are compared with, over those thresholds that all of the sets resolve.
+    Raises `SgdEscapeError` as `mean_over_sets` does.
     """
-    fitted = mean_over_sets(fitted_exponent(data, loss_ratios, fit_range), confidence)
+    inside = (loss_ratios >= fit_range[0]) & (loss_ratios <= fit_range[1])
+    resolved = inside & np.isfinite(data).all(0)
+    fitted = mean_over_sets(fitted_exponent(data, loss_ratios, resolved[None]), confidence)
+    beside = fitted_exponent(exact[0], loss_ratios, resolved)
     log_steps = mean_over_sets(data, confidence)
-    known = np.concatenate([fitted_exponent(exact, loss_ratios, fit_range), power_law[None]])
+    every = np.broadcast_to(inside, exact.shape)
+    known = np.concatenate([fitted_exponent(exact, loss_ratios, every), power_law[None]])
     return Budget(
         log_steps,
         mean_over_sets(slopes_between(data, loss_ratios), confidence),
         Estimate(*(np.concatenate([bound[None], known]) for bound in fitted)),
-        _shares(log_steps, exact),
-        _shares(fitted, known),
+        _shares(log_steps, exact[0], exact),
+        _shares(fitted, beside, known),
     )
 
 
-def _shares(first: Estimate, others: Float[np.ndarray, "rungs *rest"]) -> Estimate:
+def _shares(
+    first: Estimate, beside: Float[np.ndarray, "*rest"], others: Float[np.ndarray, "rungs *rest"]
+) -> Estimate:
     """Differences of neighbouring rungs; only the first has an interval, turned around."""
     rest = np.diff(others, axis=0)
     ends = first.value, first.high, first.low
-    return Estimate(*(np.concatenate([(others[0] - end)[None], rest]) for end in ends))
+    return Estimate(*(np.concatenate([(beside - end)[None], rest]) for end in ends))
 
 
 def asymptotic_exponent(learning_rate: float, batch_size: int, dimension: float) -> float:

@@ -79,7 +79,8 @@ def error_budget(study: xr.Dataset) -> Figure:
         axes.set_visible(False)
     grid[0, 0].set_yscale("symlog", linthresh=1)
     grid[0, 0].set_ylabel(r"added to $\log\tau$")
-    grid[1, 0].set(ylabel="added to the exponent,\nover that of Eq. (15)", ylim=(-2, 2))
+    grid[1, 0].set_yscale("symlog", linthresh=1)
+    grid[1, 0].set_ylabel("added to the exponent,\nover that of Eq. (15)")
     _legend_below(figure, grid[1, 0], len(_APPROXIMATIONS))
     return figure
 
@@ -101,6 +102,7 @@ def regime_map(study: xr.Dataset) -> Figure:
             axes.set_visible(False)
     c = study["threshold"].values
     grid[0, 0].set(xscale="log", yscale="log", ylim=(c[0], c[-1]))
+    plain_ticks(grid[0, 0], "x", [0.01, 0.03, 0.1, 0.3])
     plain_ticks(grid[0, 0], "y", [2, 5, 10, 20])
     for axes in grid[:, 0]:
         axes.set_ylabel("$c$")
@@ -230,7 +232,7 @@ def _tail_exponents(axes: Axes, case: xr.Dataset) -> None:
     for name, (label, style) in lines.items():
         axes.axvline(float(case[name]), color="0.5", lw=0.7, ls=style, label=label)
     axes.set(xlabel="$d$", ylabel=r"$\mathrm{d}\log\tau/\mathrm{d}\log c$", ylim=(-0.5, None))
-    axes.legend(fontsize=6.5)
+    axes.legend(fontsize=6.5, loc="upper right", frameon=True, edgecolor="none")
 
 
 def _named(case: xr.Dataset, *names: str) -> str:
