@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sgd_escape import SgdEscapeError, ladder
+from sgd_escape.discrete_theory import gaussian_passage_steps
 from sgd_escape.escape_theory import escape_exponent, local_slope, log_mean_first_passage_time
 from sgd_escape.estimation import FEATURES, fit_slope
 from sgd_escape.gaussian_kernel import lyapunov_dimension, mean_square_dimension
@@ -26,6 +27,14 @@ def test_the_closed_forms_are_in_steps() -> None:
     steps = ladder.exact_log_steps(np.array([2.0]), 0.1, 2, 3, nodes=32)
     time = log_mean_first_passage_time(np.array([2.0]), 0.05, 3)
     assert np.exp(steps[3] - time) == pytest.approx(10, rel=1e-12)
+
+
+def test_only_the_first_rung_knows_that_the_noise_is_not_gaussian() -> None:
+    """In one dimension it is the matrix of `discrete_theory`, to the error of the grid."""
+    steps = ladder.exact_log_steps(np.array([2.0]), 0.2, 2, 1, nodes=60)
+    exact = np.log(gaussian_passage_steps(2.0, 0.2, 2).mean)
+    assert steps[0] == pytest.approx(exact, abs=0.01)
+    assert np.all(np.abs(steps[1:] - exact) > 0.5)
 
 
 def test_slopes_between_thresholds_are_those_of_the_integrand() -> None:

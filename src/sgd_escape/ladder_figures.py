@@ -102,7 +102,7 @@ def regime_map(study: xr.Dataset) -> Figure:
             axes.set_visible(False)
     c = study["threshold"].values
     grid[0, 0].set(xscale="log", yscale="log", ylim=(c[0], c[-1]))
-    plain_ticks(grid[0, 0], "x", [0.01, 0.03, 0.1, 0.3])
+    plain_ticks(grid[0, 0], "x", [0.02, 0.05, 0.1, 0.3])
     plain_ticks(grid[0, 0], "y", [2, 5, 10, 20])
     for axes in grid[:, 0]:
         axes.set_ylabel("$c$")
