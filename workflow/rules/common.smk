@@ -96,3 +96,37 @@ def reference_seed():
     """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
     path = checkpoints.choose_reference_seed.get().output[0]
     return json.loads(Path(path).read_text())["seed"]
+
+
+def by_reference_seed(name):
+    """The files of all seeds, the reference seed's first: figures show its intervals."""
+    seeds = sorted(
+        config["network"]["pretraining"]["seeds"],
+        key=lambda seed: seed != reference_seed(),
+    )
+    return [f"results/{name}_seed{seed}.nc" for seed in seeds]
+
+
+def in_study_of_the_paper(wildcards):
+    """Whether Fig. 3(c) shows this seed and this (eta, B)."""
+    study = config["network"]["first_passage"]
+    return (
+        wildcards.eta in map(spelled, study["learning_rates"])
+        and int(wildcards.B) in study["batch_sizes"]
+        and int(wildcards.seed) == reference_seed()
+    )
+
+
+def passage_runs(wildcards):
+    """How many runs one seed and one (eta, B) have, and their shards.
+
+    The collapse has fewer runs, but takes the file of the paper's study where that has one.
+    """
+    collapse = config["network"]["collapse"]
+    listed = [
+        (spelled(case["learning_rate"]), str(case["batch_size"]))
+        for case in collapse["cases"]
+    ]
+    if (wildcards.eta, wildcards.B) in listed and not in_study_of_the_paper(wildcards):
+        return {"runs": collapse["runs"], "shards": 1}
+    return config["network"]["first_passage"]

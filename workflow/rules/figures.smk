@@ -1,11 +1,3 @@
-def by_reference_seed(name):
-    """The files of all seeds, the reference seed's first: figures show its intervals."""
-    seeds = sorted(
-        NETWORK["pretraining"]["seeds"], key=lambda seed: seed != reference_seed()
-    )
-    return [f"results/{name}_seed{seed}.nc" for seed in seeds]
-
-
 FIGURES = {
     "fig1": lambda: expand(
         "results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]

@@ -106,31 +106,6 @@ rule first_passage_network:
         "../scripts/first_passage_network.py"
 
 
-def in_study_of_the_paper(wildcards):
-    """Whether Fig. 3(c) shows this seed and this (eta, B)."""
-    study = NETWORK["first_passage"]
-    return (
-        wildcards.eta in map(spelled, study["learning_rates"])
-        and int(wildcards.B) in study["batch_sizes"]
-        and int(wildcards.seed) == reference_seed()
-    )
-
-
-def passage_runs(wildcards):
-    """How many runs one seed and one (eta, B) have, and their shards.
-
-    The collapse has fewer runs, but takes the file of the paper's study where that has one.
-    """
-    collapse = NETWORK["collapse"]
-    listed = [
-        (spelled(case["learning_rate"]), str(case["batch_size"]))
-        for case in collapse["cases"]
-    ]
-    if (wildcards.eta, wildcards.B) in listed and not in_study_of_the_paper(wildcards):
-        return {"runs": collapse["runs"], "shards": 1}
-    return NETWORK["first_passage"]
-
-
 rule gather_network:
     input:
         shards=lambda wildcards: shards(
