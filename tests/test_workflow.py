@@ -1,6 +1,7 @@
 """The pipeline itself, on a study small enough to run several times."""
 
 import copy
+import json
 import os
 import shutil
 import signal
@@ -293,6 +294,19 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
 def test_a_finished_run_has_nothing_to_do(root: Path, finished: Path) -> None:
     dry_run = snakemake(root, finished, "-n")
     assert "Nothing to be done" in dry_run.stdout + dry_run.stderr
+
+
+def test_no_run_of_the_network_is_made_twice(finished: Path) -> None:
+    """The collapse takes the runs of the reference seed where Fig. 3(c) has its (η, B)."""
+    reference = json.loads((finished / "results/network/reference_seed.json").read_text())["seed"]
+    for seed in [0, 1]:
+        for eta, batch_size, of_the_paper in [("0.03", 10, True), ("0.04", 5, False)]:
+            name = f"first_passage_seed{seed}_eta{eta}_B{batch_size}"
+            record = storage.read(finished / f"results/network/{name}.nc", "first_passage")
+            runs = 4 if of_the_paper and seed == reference else 5
+            assert record["run"].values.tolist() == list(range(runs))
+            shards = (finished / "results/network/shards").glob(f"{name}_*")
+            assert len(list(shards)) == (2 if runs == 4 else 1)
 
 
 def test_snakemake_writes_its_own_report(root: Path, finished: Path) -> None:

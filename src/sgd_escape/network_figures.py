@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sgd_escape.figure_style import EXACT, MARKERS, THEORY, colour_of, in_style, points
 
@@ -56,6 +57,8 @@ def escape_direction(*escapes: xr.Dataset) -> Figure:
     left.set(xlabel="$i$", ylabel=rf"$h_iz_i^2/\,2(L-L^*)$ at $c={ratio:g}$")
     right.set(xlabel="$i$", ylabel=r"share of $|\theta-\theta^*|^2$ in $v_1,\ldots,v_i$")
     right.set_ylim(0, 1)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend()
     return _named(figure)
 
