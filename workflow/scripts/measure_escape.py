@@ -77,7 +77,8 @@ at_exits = [
 ]
 at_steps = [networks_after(followed, np.full(followed.size, step)) for step in steps]
 at_passage = np.full((2, followed.size), np.nan)
-first = passed[-1][passed[-1] < followed.size]
+# As many as are followed, of those that pass.
+first = np.arange(min(passed[-1].size, followed.size))
 at_passage[:, first] = surroundings(at_exits[-1][: first.size], origin)
 at_end = surroundings(at_steps[-1], origin)
 lowered_loss = np.stack(
