@@ -285,7 +285,6 @@ KINDS: dict[str, FileKind] = {
             "exit_rate": "float64 case step_size repetition",
         }
     ),
-    # An interval that reaches a rate of 0 has no lower end in its logarithm.
     "double_well": FileKind(
         {
             "well": "text well",
@@ -313,8 +312,7 @@ KINDS: dict[str, FileKind] = {
                 ("sgd_log_rate_exact", "gld_log_rate_exact", "matched_log_rate_exact"),
                 "float64 series point",
             ),
-        },
-        may_be_non_finite=("sgd_log_rate_low", "gld_log_rate_low"),
+        }
     ),
     # A threshold that splitting does not resolve on some data set has no time, nor what follows.
     "ladder_data": FileKind(

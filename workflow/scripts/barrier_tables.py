@@ -72,12 +72,8 @@ def contrast(
         {"series": list(losses)},
     )
     for noise in ["sgd", "gld"]:
-        log_rate = Estimate(
-            *(
-                np.log(COMMITTOR * bound.reshape(shape))
-                for bound in _extrapolated(rates[f"contrast_{noise}"], confidence)
-            )
-        )
+        passages = _log_rates(rates[f"contrast_{noise}"], confidence)
+        log_rate = Estimate(*(np.log(COMMITTOR) + bound.reshape(shape) for bound in passages))
         slope = fit_line(x.T, Estimate(*(bound.T for bound in log_rate)), confidence).slope
         table = table.assign(
             bounded(f"{noise}_log_rate", log_rate, dims)
@@ -117,16 +113,16 @@ def _of_well(
     cases: list[Case], rates: xr.Dataset, study: dict[str, Any], confidence: float
 ) -> xr.Dataset:
     temperature = np.array(study["temperatures"])
-    passages = _extrapolated(rates, confidence)
+    passages = _log_rates(rates, confidence)
     exact = np.array([exact_log_rate(case) for case in cases])
     printed = np.array([printed_log_rate(case) for case in cases])
     factor = np.exp(log_factor(cases[0]))
-    to_printed = Estimate(*(COMMITTOR * bound / np.exp(printed) for bound in passages))
-    to_exact = Estimate(*(bound / np.exp(exact) for bound in passages))
+    to_printed = Estimate(*(COMMITTOR * np.exp(bound - printed) for bound in passages))
+    to_exact = Estimate(*(np.exp(bound - exact) for bound in passages))
     limit = fit_line(temperature, to_printed, confidence).intercept
     dims = ("temperature",)
     return xr.Dataset(
-        bounded("rate", Estimate(*(COMMITTOR * bound for bound in passages)), dims)
+        bounded("rate", Estimate(*(COMMITTOR * np.exp(bound) for bound in passages)), dims)
         | bounded("ratio_printed", to_printed, dims)
         | bounded("ratio_corrected", Estimate(*(bound / factor for bound in to_printed)), dims)
         | bounded("ratio_exact", to_exact, dims)
@@ -141,14 +137,20 @@ def _of_well(
     )
 
 
-def _extrapolated(rates: xr.Dataset, confidence: float) -> Estimate:
-    """Passages per unit of time for vanishing steps: the error is linear in the step size."""
+def _log_rates(rates: xr.Dataset, confidence: float) -> Estimate:
+    """log of the passages per unit of time for vanishing steps: its error is linear in the step.
+
+    The relative errors of both steps add in squares.
+    """
     long, short = rates["step_size"].values
-    of_long, of_short = np.moveaxis(rates["exit_rate"].values, 1, 0)
-    linear = (long * of_short - short * of_long) / (long - short)
-    times = [passage_steps(row, confidence) for row in linear]
-    value, low, high = (1 / np.array(bound) for bound in zip(*times, strict=True))
-    return Estimate(value, high, low)
+    weights = np.array([-short, long]) / (long - short)
+    times = [
+        [passage_steps(row, confidence)[:2] for row in case] for case in rates["exit_rate"].values
+    ]
+    value, low = np.moveaxis(np.array(times), -1, 0)
+    log_rate = -np.log(value) @ weights
+    width = np.sqrt((value / low - 1) ** 2 @ weights**2)
+    return Estimate(log_rate, log_rate - width, log_rate + width)
 
 
 def _weighted_mean(estimate: Estimate, confidence: float) -> Estimate:
