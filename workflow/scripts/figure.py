@@ -44,7 +44,8 @@ def read(path):
     return storage.read(path, next(kind for start, kind in KINDS.items() if path.startswith(start)))
 
 
-name, picture_format = snakemake.params.figure, snakemake.wildcards.format
+name = snakemake.params.figure
 draw = next(getattr(module, name) for module in MODULES if hasattr(module, name))
-picture = encoded(draw(*map(read, snakemake.input.data)), picture_format)
-storage.write_bytes_atomically(snakemake.output[0], picture)
+data = [read(path) for path in snakemake.input.data]
+for path in snakemake.output:
+    storage.write_bytes_atomically(path, encoded(draw(*data), path.rpartition(".")[2]))
