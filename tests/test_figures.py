@@ -7,6 +7,7 @@ from sgd_escape import (
     double_well_figures,
     figure_style,
     figures,
+    laboratory_figures,
     network_figures,
     noise_figures,
 )
@@ -228,8 +229,40 @@ def double_well() -> xr.Dataset:
     )
 
 
+def splitting() -> xr.Dataset:
+    """Splitting that is exact, and a simulation that is 10 % too short and ends early."""
+    c, exact = np.array([1.2, 2.0, 4.0]), np.array([50.0, 1e5, 1e12])
+    simulated = np.where(c < 3, 0.9 * exact, np.nan)
+    return xr.Dataset(
+        bounded("mean_first_passage_step", ("threshold",), exact)
+        | bounded("simulated_first_passage_step", ("threshold",), simulated)
+        | {"exact_first_passage_step": ("threshold", exact)},
+        {"threshold": c},
+    )
+
+
+def weak_noise() -> xr.Dataset:
+    """Passage times e^(VB/η) for each of three limits V, B = 2."""
+    eta = np.array([0.1, 0.05, 0.025])
+    limits = {"predicted": 0.5, "diffusion": 0.4, "exact_covariance": 0.3}
+    steps = {name: np.exp(2 * value / eta) for name, value in limits.items()}
+    return xr.Dataset(
+        bounded("mean_first_passage_step", ("eta",), steps["predicted"])
+        | {f"{name}_quasi_potential": value for name, value in limits.items()}
+        | {
+            "exact_first_passage_step": ("eta", steps["predicted"]),
+            "diffusion_first_passage_step": ("eta", steps["diffusion"]),
+            "exact_covariance_first_passage_step": ("eta", steps["exact_covariance"]),
+            "batch_size": 2,
+        },
+        {"eta": eta},
+    )
+
+
 RUNS = (trained_with_noise(HIDDEN_UNITS, 1.0), trained_with_noise(FILTERS, 1.0))
 DRAWN = {
+    "splitting": lambda: laboratory_figures.splitting(splitting()),
+    "weak_noise": lambda: laboratory_figures.weak_noise(weak_noise()),
     "collapse": lambda: network_figures.collapse(collapsed()),
     "escape_direction": lambda: network_figures.escape_direction(escape(2), escape(0)),
     "drift": lambda: network_figures.drift(escape(2), escape(0)),
@@ -382,6 +415,23 @@ def test_the_surroundings_of_every_seed_are_drawn_in_their_order() -> None:
     np.testing.assert_array_equal(points(figure)[1][:, 1], [-0.02, -0.05])
     values = np.concatenate(points(figure, 1))[:, 1]
     np.testing.assert_array_equal(values, [0.95, 0.9, 1.02, 0.8] * 2)
+
+
+def test_splitting_stands_over_the_exact_times_and_a_simulation_where_it_was_made() -> None:
+    figure = laboratory_figures.splitting(splitting())
+    split, simulated = points(figure, 1)
+    np.testing.assert_allclose(split[:, 1], [1, 1, 1])
+    np.testing.assert_allclose(simulated[:, 1], [0.9, 0.9])
+    np.testing.assert_allclose(points(figure)[0][:, 1], [50, 1e5, 1e12])
+
+
+def test_pure_exponentials_lie_on_their_weak_noise_limits() -> None:
+    figure = laboratory_figures.weak_noise(weak_noise())
+    np.testing.assert_allclose(points(figure)[0][:, 1], 0.5)
+    lines = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines]
+    for limit in [0.5, 0.4, 0.3]:
+        # The curve and its dashed limit, besides the points for SGD.
+        assert sum(np.allclose(line, limit) for line in lines) == (3 if limit == 0.5 else 2)
 
 
 def test_a_figure_leaves_the_style_of_the_session_alone() -> None:

@@ -42,6 +42,8 @@ STYLE: Any = {
 }
 THEORY: dict[str, Any] = {"linestyle": (0, (5, 2.5)), "linewidth": 0.9, "zorder": 1}
 EXACT: dict[str, Any] = {"linestyle": "-", "linewidth": 0.6, "alpha": 0.8, "zorder": 1}
+# Ticks of loss ratios.
+ROUND_RATIOS = (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
 in_style = mpl.rc_context(STYLE)
 
 

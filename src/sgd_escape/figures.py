@@ -9,6 +9,7 @@ from sgd_escape.figure_style import (
     COLOURS,
     EXACT,
     MARKERS,
+    ROUND_RATIOS,
     THEORY,
     colour_of,
     in_style,
@@ -16,8 +17,6 @@ from sgd_escape.figure_style import (
     points,
     single,
 )
-
-_ROUND_RATIOS = (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
 
 
 @in_style
@@ -177,7 +176,7 @@ def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
         highest = 1.35 * np.nanmax(cases["exponent_above"])
         axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, highest))
         shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
-        plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= shown[-1]])
+        plain_ticks(axes, "x", [c for c in ROUND_RATIOS if c <= shown[-1]])
         axes.legend(ncols=2)
     panels[0].set_ylabel("exponent")
     return figure
@@ -231,7 +230,7 @@ def _passage_axes(axes: Axes, fits: xr.Dataset) -> None:
         ylabel=r"mean first-passage step $t_p$",
     )
     largest = fits["threshold"].values[-1]
-    plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if c <= largest])
+    plain_ticks(axes, "x", [c for c in ROUND_RATIOS if c <= largest])
 
 
 def _paper_values(fits: xr.Dataset) -> str:
@@ -278,6 +277,6 @@ def _residual_row(row: np.ndarray, fits: xr.Dataset, by: str, symbol: str) -> No
         axes.axhline(1, color="0.3", linewidth=0.7)
         axes.set(xscale="log", yscale="log", xlabel="$c$", title=title)
         shown = threshold[kept]
-        plain_ticks(axes, "x", [c for c in _ROUND_RATIOS if shown[0] <= c <= shown[-1]])
+        plain_ticks(axes, "x", [c for c in ROUND_RATIOS if shown[0] <= c <= shown[-1]])
     row[0].set_ylabel(r"$t_p$ / fit")
     row[1].legend(ncols=2)

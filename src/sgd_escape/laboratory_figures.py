@@ -4,7 +4,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgd_escape.figure_style import EXACT, THEORY, colour_of, in_style, plain_ticks, points
+from sgd_escape.figure_style import (
+    EXACT,
+    ROUND_RATIOS,
+    THEORY,
+    colour_of,
+    in_style,
+    plain_ticks,
+    points,
+)
 
 
 @in_style
@@ -24,7 +32,7 @@ def splitting(study: xr.Dataset) -> Figure:
     right.axhline(1, color="0.3", **EXACT)
     for axes in (left, right):
         axes.set(xscale="log", xlabel=r"$c=L(\theta^s)/L(\theta^*)$")
-        plain_ticks(axes, "x", np.round(c[:: max(len(c) // 4, 1)], 2))
+        plain_ticks(axes, "x", [ratio for ratio in ROUND_RATIOS if c[0] <= ratio <= c[-1]])
     left.set(yscale="log", ylabel=r"mean first-passage step $t_p$")
     right.set(ylabel="$t_p$ / exact")
     left.legend()
@@ -54,6 +62,12 @@ def weak_noise(study: xr.Dataset) -> Figure:
         value = float(study[f"{limit}_quasi_potential"])
         axes.axhline(value, color=colour_of(index), **THEORY)
     axes.axhline(np.nan, color="0.3", **THEORY, label="limits, $\\eta\\to 0$")
-    axes.set(xlabel=r"$\eta$", xlim=(0, None), ylabel=r"$(\eta/B)\,\log\tau$")
-    axes.legend()
+    highest = float(reduced["exact_first_passage_step"].max())
+    axes.set(
+        xlabel=r"$\eta$",
+        ylabel=r"$(\eta/B)\,\log\tau$",
+        xlim=(0, None),
+        ylim=(None, 1.25 * highest),
+    )
+    axes.legend(loc="upper left", ncols=2)
     return figure
