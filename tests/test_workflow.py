@@ -188,6 +188,8 @@ KINDS = {
     "results/noise/alignment": "alignment",
     "results/noise/": "noise",
 }
+LABORATORY = ["splitting", "coverage", "weak_noise", "ladder", "regime_map"]
+LABORATORY += ["critical_dimension", "double_well"]
 TRAININGS = ["fc_mean_square", "fc_cross_entropy", "cnn_mean_square", "cnn_cross_entropy"]
 ONE_SHARD = {
     "linear_regression": {"first_passage": {"shards": 1}},
@@ -282,7 +284,11 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     wanted |= {f"linear_regression/first_passage_d{d}_eta0.1_B1.nc" for d in [1, 5, 10]}
     wanted |= {f"network/{kind}_seed{s}.nc" for kind in ["pretrained", "hessian"] for s in [0, 1]}
     wanted |= {f"noise/{name}.nc" for name in ["alignment_seed0", "alignment_seed1", *TRAININGS]}
+    wanted |= {"fits/network_collapse.nc", "network/escape_seed0.nc", "network/escape_seed1.nc"}
+    wanted |= {f"laboratory/{study}.nc" for study in LABORATORY}
     drawn = [*(f"fig{n}" for n in ["1", "2", "3a", "3b", "3c", "4", "5", "6"]), "alignment"]
+    drawn += ["collapse", "escape_direction", "drift", "double_well", "contrast", "weak_noise"]
+    drawn += ["splitting", "ladder", "error_budget", "regime_map", "critical_dimension"]
     drawn += ["collapse", "escape_direction", "drift"]
     wanted |= {f"figures/{name}.{f}" for name in drawn for f in ["pdf", "png"]}
     wanted |= {f"decoupling/{name}epoch{e}.nc" for name in ["", "network_"] for e in [0, 3]}
@@ -371,6 +377,7 @@ def test_the_inputs_of_a_job_hold_its_own_script_so_that_a_checkpoint_depends_on
 def test_shards_and_cores_change_no_array(root: Path, finished: Path) -> None:
     folder = new_folder(finished.parent, "one_shard", ONE_SHARD)
     targets = [f"results/fits/{study}.nc" for study in ONE_SHARD]
+    targets += [f"results/laboratory/{study}.nc" for study in ["weak_noise", "double_well"]]
     run = snakemake(root, folder, *targets, cores=1)
     assert run.returncode == 0, run.stderr[-4000:]
     made = contents(folder)

@@ -545,11 +545,14 @@ def _band(rule: Mapping[str, Any], predicted: float) -> tuple[float, float]:
 def fidelity(sizes: Iterable[str], config: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
     """The word exact if the study has the paper's sizes under these dotted keys, else what differs.
 
-    Raises `SgdEscapeError` if the paper states no size under a key.
+    Without any keys the experiment is not one of the paper's, but "beyond the paper". Raises
+    `SgdEscapeError` if the paper states no size under a key.
     """
-    ours, theirs = flatten(config), flatten(paper)
+    ours, theirs, prefixes = flatten(config), flatten(paper), list(sizes)
+    if not prefixes:
+        return "beyond the paper"
     scaled: dict[str, None] = {}
-    for prefix in sizes:
+    for prefix in prefixes:
         keys = [key for key in theirs if f"{key}.".startswith(f"{prefix}.")]
         if not keys:
             raise SgdEscapeError(
