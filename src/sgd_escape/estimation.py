@@ -326,48 +326,31 @@ def _gaussian(value: np.ndarray | float, half_width: np.ndarray | float) -> Esti
     return Estimate(*map(np.asarray, (value, value - half_width, value + half_width)))
 
 
-def relative_scatter(
-    x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"], bootstrap: Bootstrap
+def jackknife(
+    statistic: Callable[[Bool[np.ndarray, " units"]], np.ndarray], units: int, confidence: float
 ) -> Estimate:
+    """A statistic of independent units with the interval of leaving each of them out in turn.
+
+    `statistic` maps which units are kept to numbers. With t_i those without unit i of the u, their
+    variance is (u - 1)/u Σ (t_i - mean t)², and the quantile Student's for u - 1 (Tukey, Annals of
+    Mathematical Statistics 29, 614 (1958)). It serves for few units, of which there are not enough
+    resamples. NaN with fewer than two.
+    """
+    value = np.asarray(statistic(np.ones(units, dtype=bool)))
+    if units < 2:
+        return _gaussian(value, np.nan)
+    without = np.stack([statistic(np.arange(units) != left_out) for left_out in range(units)])
+    error = np.sqrt((units - 1) * without.var(axis=0))
+    return _gaussian(value, stats.t.isf((1 - confidence) / 2, units - 1) * error)
+
+
+def relative_scatter(x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]) -> float:
     """Root mean square distance of points from their least-squares line, over the mean of y.
 
-    The interval resamples points. The square is over the number of points less two.
+    The square is over the number of points less two.
     """
-    return bootstrap(lambda taken: np.sqrt(_mean_squared_residual(x, y, taken)), len(x))
-
-
-def scatter_ratio(
-    x: Float[np.ndarray, " points"],
-    other: Float[np.ndarray, " points"],
-    y: Float[np.ndarray, " points"],
-    bootstrap: Bootstrap,
-) -> Estimate:
-    """The scatter of y about its line in x over that about its line in `other`.
-
-    Below 1 where x orders the points better. The interval resamples points.
-    """
-
-    def ratio(taken: np.ndarray) -> np.ndarray:
-        ours, theirs = (_mean_squared_residual(a, y, taken) for a in (x, other))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.sqrt(ours / theirs))
-
-    return bootstrap(ratio, len(x))
-
-
-def _mean_squared_residual(x: np.ndarray, y: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """About the unweighted line, over the degrees of freedom and over the square of the mean y."""
-    total = taken.sum(-1)
-    x_mean, y_mean = taken @ x / total, taken @ y / total
-    of_xx, of_yy, of_xy = (
-        taken @ (a * b) - total * p * q
-        for a, b, p, q in [(x, x, x_mean, x_mean), (y, y, y_mean, y_mean), (x, y, x_mean, y_mean)]
-    )
-    # Resampled points may all have one x; their line is then level.
-    spread = np.where(of_xx > 1e-12 * total * x_mean**2, of_xx, np.inf)
-    left = np.maximum(of_yy - of_xy**2 / spread, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(left / (total - 2) / y_mean**2)
+    residual = y - np.polyval(np.polyfit(x, y, 1), x)
+    return float(np.sqrt(np.sum(residual**2) / (len(x) - 2)) / np.mean(y))
 
 
 class Outliers(NamedTuple):

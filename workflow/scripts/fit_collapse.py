@@ -65,29 +65,34 @@ def ratio_to_prediction(fits):
 
 
 def collapse(fits):
-    """The line of Eq. (15) through all exponents against B/(ηh_1), and what h_1 is worth there."""
-    of_case = fits["batch_size"] / fits["eta"]
-    x = (of_case / fits["curvature"]).transpose(*fits["exponent"].dims)
-    common = of_case.broadcast_like(x).transpose(*x.dims).values.ravel()
-    exponents = Estimate(
-        *(fits[f"exponent{part}"].values.ravel() for part in ["", "_low", "_high"])
-    )
-    line = estimation.fit_line(x.values.ravel(), exponents, params.fits["confidence"])
-    dimension = Estimate(*(2 * (1 - line.intercept[part]) for part in [0, 2, 1]))
-    return {
+    """The line of Eq. (15) through all exponents against B/(ηh_1), and what h_1 is worth there.
+
+    The cases of one seed share its h_1, its n and its minimum: intervals leave out whole seeds.
+    """
+    inverse_noise = fits["batch_size"] / fits["eta"]
+    x = (inverse_noise / fits["curvature"]).transpose("seed", "case")
+    common = inverse_noise.broadcast_like(x).transpose("seed", "case").values
+    measured = [
+        fits[f"exponent{part}"].transpose("seed", "case").values for part in ["", "_low", "_high"]
+    ]
+
+    def of_seeds(kept):
+        own, shared = x.values[kept].ravel(), common[kept].ravel()
+        exponents = Estimate(*(bound[kept].ravel() for bound in measured))
+        line = estimation.fit_line(own, exponents, params.fits["confidence"])
+        scatter = estimation.relative_scatter(own, exponents.value)
+        ratio = scatter / estimation.relative_scatter(shared, exponents.value)
+        return np.array([line.slope.value, 2 * (1 - line.intercept.value), scatter, ratio])
+
+    found = estimation.jackknife(of_seeds, len(seeds), params.fits["confidence"])
+    names = ["slope", "dimension", "scatter", "scatter_ratio"]
+    table = {
         "scaled_inverse_noise": x,
-        **bounded("collapse_slope", line.slope),
-        **bounded("collapse_dimension", dimension),
-        **bounded(
-            "collapse_scatter",
-            estimation.relative_scatter(x.values.ravel(), exponents.value, bootstrap),
-        ),
-        **bounded(
-            "collapse_scatter_ratio",
-            estimation.scatter_ratio(x.values.ravel(), common, exponents.value, bootstrap),
-        ),
         "mean_effective_dimension": fits["effective_dimension"].mean(),
     }
+    for index, name in enumerate(names):
+        table |= bounded(f"collapse_{name}", Estimate(*(bound[index] for bound in found)))
+    return table
 
 
 by_seed = np.reshape(files.first_passage, (len(seeds), len(cases)))
