@@ -222,10 +222,15 @@ def _over_exact(study: xr.Dataset, name: str) -> xr.Dataset:
     )
 
 
-def _barrier(found: Datasets, name: str, predicted: str | float) -> Iterator[Row]:
-    """A number of every double well."""
+def _barrier(
+    found: Datasets, name: str, predicted: str | float, *, same_curvature: bool = False
+) -> Iterator[Row]:
+    """A number of every double well, or of those with the `same_curvature` h_i^s = h_i*."""
+    study = found.laboratory["double_well"]
     names = [f"{name}{part}" for part in ["", "_low", "_high"]]
-    return _against(found.laboratory["double_well"][names], name, predicted)
+    if same_curvature:
+        study = study.sel(well=study["transverse_ratio"] == 1)
+    return _against(study[names], name, predicted)
 
 
 def _slope_of_contrast(noise: str, series: str) -> Callable[[Datasets, str | float], Iterator[Row]]:
@@ -414,7 +419,9 @@ QUANTITIES: dict[str, Callable[[Datasets, str | float], Iterable[Row]]] = {
     "splitting_coverage": lambda found, predicted: [
         Row("", float(predicted), *[float(found.laboratory["coverage"]["coverage"])] * 3)
     ],
-    "barrier_printed": lambda found, predicted: _barrier(found, "limit_printed", predicted),
+    "barrier_printed": lambda found, predicted: _barrier(
+        found, "limit_printed", predicted, same_curvature=True
+    ),
     "barrier_corrected": lambda found, predicted: _barrier(found, "limit_corrected", predicted),
     "barrier_exact": lambda found, predicted: _barrier(found, "mean_ratio_exact", predicted),
     **{

@@ -147,6 +147,11 @@ def printed_log_rate(case: Case) -> float:
     return escape_theory.log_escape_rate(ratio, noise.temperature, dimension, *curvatures)
 
 
+def transverse_ratio(case: Case) -> float:
+    """h_i^s/h_i*, which the proof of Eq. (15) has as 1; 1 in one dimension."""
+    return float(np.prod(case.well.transverse_saddle / case.well.transverse_minimum))
+
+
 def log_factor(case: Case) -> float:
     """log of what the prefactor of `printed_log_rate` lacks as the noise vanishes."""
     well = case.well

@@ -14,6 +14,7 @@ from barrier_cases import (
     matched_strength,
     printed_log_rate,
     study_cases,
+    transverse_ratio,
 )
 from intervals import bounded
 from scipy.stats import norm
@@ -131,6 +132,7 @@ def _of_well(
         | bounded("mean_ratio_exact", _weighted_mean(to_exact, confidence))
         | {
             "exact_ratio_printed": (dims, COMMITTOR * np.exp(exact - printed)),
+            "transverse_ratio": ((), transverse_ratio(cases[0])),
             "transverse_factor": ((), factor),
         },
         {"temperature": temperature},
