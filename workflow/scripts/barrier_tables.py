@@ -120,7 +120,8 @@ def _of_well(
     factor = np.exp(log_factor(cases[0]))
     to_printed = Estimate(*(COMMITTOR * np.exp(bound - printed) for bound in passages))
     to_exact = Estimate(*(np.exp(bound - exact) for bound in passages))
-    limit = fit_line(temperature, to_printed, confidence).intercept
+    exact_ratio = COMMITTOR * np.exp(exact - printed)
+    limit = limit_of(temperature, to_printed, exact_ratio, confidence)
     dims = ("temperature",)
     return xr.Dataset(
         bounded("rate", Estimate(*(COMMITTOR * np.exp(bound) for bound in passages)), dims)
@@ -131,12 +132,25 @@ def _of_well(
         | bounded("limit_corrected", Estimate(*(bound / factor for bound in limit)))
         | bounded("mean_ratio_exact", _weighted_mean(to_exact, confidence))
         | {
-            "exact_ratio_printed": (dims, COMMITTOR * np.exp(exact - printed)),
+            "exact_ratio_printed": (dims, exact_ratio),
             "transverse_ratio": ((), transverse_ratio(cases[0])),
             "transverse_factor": ((), factor),
         },
         {"temperature": temperature},
     )
+
+
+def limit_of(
+    temperature: np.ndarray, ratio: Estimate, expected: np.ndarray, confidence: float
+) -> Estimate:
+    """The straight line through the ratios at T = 0, weighted by their relative errors.
+
+    A rate that happens to be low has a short interval, so the errors are those of the `expected`
+    ratios, which are free of chance.
+    """
+    half_width = expected * (ratio.high - ratio.low) / (2 * ratio.value)
+    symmetric = Estimate(ratio.value, ratio.value - half_width, ratio.value + half_width)
+    return fit_line(temperature, symmetric, confidence).intercept
 
 
 def _log_rates(rates: xr.Dataset, confidence: float) -> Estimate:
