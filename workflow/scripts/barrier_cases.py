@@ -26,6 +26,8 @@ from sgd_escape.splitting import exit_rates
 WALL = 2.0
 # So many steps in one block of increments, whatever the interval.
 BLOCK = 40
+# The committor of the plane where an escape ends: of the passages so many go on to the other side.
+COMMITTOR = 0.99
 
 
 class Case(NamedTuple):
@@ -36,7 +38,7 @@ class Case(NamedTuple):
 
     @property
     def plane(self) -> float:
-        return committor_plane(self.well, self.noise.exponent)
+        return committor_plane(self.well, self.noise.exponent, COMMITTOR)
 
     def chain(self, step_size: float) -> Langevin:
         start = self.well.minimum

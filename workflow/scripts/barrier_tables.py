@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from barrier_cases import (
+    COMMITTOR,
     Case,
     cases_of_dimension,
     contrast_losses,
@@ -22,8 +23,6 @@ from scipy.stats import norm
 from sgd_escape.barrier_theory import ConstantNoise
 from sgd_escape.estimation import Estimate, fit_line, passage_steps
 
-# The committor of the plane: of the passages so many go on to the other minimum.
-COMMITTOR = 0.99
 POINTS = 41
 
 
