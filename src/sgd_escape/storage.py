@@ -281,6 +281,10 @@ KINDS: dict[str, FileKind] = {
     ),
     "exit_rates": FileKind(
         {
+            "well": "text case",
+            "noise_parameter": "float64 case",
+            "minimum_loss": "float64 case",
+            "saddle_loss": "float64 case",
             "step_size": "float64 step_size",
             "exit_rate": "float64 case step_size repetition",
         }
@@ -455,6 +459,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "step_size": ("step of Euler and Maruyama's scheme", "1/eta"),
     "exit_rate": ("passages of the plane beyond the saddle per unit of time", "eta"),
     "well": ("double well and noise", "1"),
+    "noise_parameter": ("temperature T of Eq. (12) or strength D of GLD", "1"),
+    "saddle_loss": ("loss L_s at the saddle", "1"),
     "temperature": ("temperature T = eta h_e*/B", "1"),
     "rate": ("rate of escape", "eta"),
     "ratio_printed": ("rate over Eq. (15), or Kramers' for GLD", "1"),

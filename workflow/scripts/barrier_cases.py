@@ -91,6 +91,16 @@ def cases_of_dimension(study: dict[str, Any], dimension: int) -> dict[str, list[
     }
 
 
+def labels(name: str, case: Case) -> dict[str, str | float]:
+    """What a case of this name is told by in a file."""
+    return {
+        "well": name,
+        "noise_parameter": float(case.noise[0]),
+        "minimum_loss": float(case.well.minimum_loss),
+        "saddle_loss": float(case.well.saddle_loss),
+    }
+
+
 def contrast_losses(study: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """L* and L_s with the ΔL of the well of the study, and with its L_s/L*."""
     minimum_loss, saddle_loss = study["minimum_loss"], study["saddle_loss"]

@@ -8,9 +8,9 @@ import xarray as xr
 from barrier_cases import (
     COMMITTOR,
     Case,
-    cases_of_dimension,
     contrast_losses,
     exact_log_rate,
+    labels,
     log_factor,
     matched_strength,
     printed_log_rate,
@@ -21,20 +21,37 @@ from intervals import bounded
 from scipy.stats import norm
 
 from sgd_escape.barrier_theory import ConstantNoise
+from sgd_escape.errors import SgdEscapeError
 from sgd_escape.estimation import Estimate, fit_line, passage_steps
 
 POINTS = 41
 
 
 def rates_by_well(study: dict[str, Any], jobs: list[xr.Dataset]) -> dict[str, xr.Dataset]:
-    """The rates of every name of `study_cases`, from the files of one and of two dimensions."""
-    found = {}
-    for dimension, job in enumerate(jobs, 1):
-        first = 0
-        for name, cases in cases_of_dimension(study, dimension).items():
-            found[name] = job.isel(case=slice(first, first + len(cases)))
-            first += len(cases)
-    return found
+    """The rates of every case of `study_cases` under its name, found by their labels."""
+    measured = xr.concat(jobs, "case")
+    return {
+        name: measured.isel(case=[_place(measured, labels(name, case)) for case in cases])
+        for name, cases in study_cases(study).items()
+    }
+
+
+def _place(measured: xr.Dataset, wanted: dict[str, str | float]) -> int:
+    # Numbers may differ in the last digit between machines.
+    same = [
+        measured[label].values == value
+        if isinstance(value, str)
+        else np.isclose(measured[label].values, value, rtol=1e-9)
+        for label, value in wanted.items()
+    ]
+    found = np.flatnonzero(np.all(same, axis=0))
+    if not len(found):
+        raise SgdEscapeError(
+            f"the files of exit rates hold no case with {wanted}. Delete them and run the same "
+            "command again"
+        )
+    # A well that is in both series of the contrast has the same rates twice.
+    return int(found[0])
 
 
 def ratios(study: dict[str, Any], rates: Mapping[str, xr.Dataset], confidence: float) -> xr.Dataset:
