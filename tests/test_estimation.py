@@ -581,9 +581,7 @@ def test_leaving_out_units_gives_students_interval_of_their_mean() -> None:
         np.testing.assert_allclose(bound, expected, rtol=1e-10)
 
 
-def test_leaving_out_whole_units_covers_the_slope_where_the_points_of_a_unit_move_together() -> (
-    None
-):
+def test_leaving_out_units_covers_the_slope_where_the_points_of_a_unit_move_together() -> None:
     """Five units of four points: an interval over points, as of `fit_line`, is far too short."""
     generator = np.random.default_rng(4)
     x = np.linspace(5, 20, 4) * generator.uniform(0.8, 1.2, (600, 5, 1))
