@@ -1,6 +1,7 @@
 """Passage times of SGD on one finite Gaussian data set, for all thresholds."""
 
 import numpy as np
+from ensembles import in_steps
 
 from sgd_escape.batches import WithReplacement, stream_key
 from sgd_escape.chains import LinearRegression, gaussian_regression
@@ -34,7 +35,8 @@ def data_log_steps(
         return np.log(steps)
     log_steps = np.full(len(loss_ratio), np.nan)
     for index, c in enumerate(loss_ratio.tolist()):
-        rates = _rates(chain, study, c, batch_size, stream_key(seed, eta, batch_size, data_set, c))
+        key = stream_key(seed, eta, batch_size, dimension, data_set, c)
+        rates = _rates(chain, study, c, batch_size, key)
         if not (rates.any() and np.isfinite(passage_steps(rates, study["confidence"]).high)):
             break
         log_steps[index] = -np.log(rates.mean())
@@ -44,14 +46,10 @@ def data_log_steps(
 def _rates(
     chain: LinearRegression, study: dict, loss_ratio: float, batch_size: int, key: object
 ) -> np.ndarray:
-    ensemble, eta = study["ensemble"], float(chain.learning_rate)
     return exit_rates(
         chain,
         WithReplacement(study["n_samples"], batch_size),
-        loss_levels(float(chain.minimum_loss), loss_ratio, ensemble["bins"]),
+        loss_levels(float(chain.minimum_loss), loss_ratio, study["ensemble"]["bins"]),
         key,
-        particles=ensemble["particles"],
-        burn_in=round(ensemble["burn_in"] / eta),
-        steps=round(ensemble["duration"] / eta) or 1,
-        repetitions=ensemble["repetitions"],
+        **in_steps(study["ensemble"], float(chain.learning_rate)),
     )

@@ -1,6 +1,7 @@
 """Exponents of SGD on fresh Gaussian data between two large thresholds, by two routes."""
 
 import numpy as np
+from ensembles import in_steps
 from intervals import bounded
 
 from sgd_escape.batches import GaussianIncrements, stream_key
@@ -31,17 +32,14 @@ def simulated_exponents(simulation: dict, confidence: float, seed: int) -> dict[
 def _steps(
     simulation: dict, dimension: int, loss_ratio: float, confidence: float, seed: int
 ) -> Estimate:
-    ensemble, eta = simulation["ensemble"], simulation["learning_rate"]
+    eta = simulation["learning_rate"]
     chain = FreshRegression.of_dimension(dimension, eta)
     rates = exit_rates(
         chain,
         GaussianIncrements(simulation["batch_size"] * (dimension + 1)),
-        loss_levels(float(chain.loss(chain.start)), loss_ratio, ensemble["bins"]),
+        loss_levels(float(chain.loss(chain.start)), loss_ratio, simulation["ensemble"]["bins"]),
         stream_key(seed, eta, simulation["batch_size"], dimension, loss_ratio),
-        particles=ensemble["particles"],
-        burn_in=round(ensemble["burn_in"] / eta),
-        steps=round(ensemble["duration"] / eta) or 1,
-        repetitions=ensemble["repetitions"],
+        **in_steps(simulation["ensemble"], eta),
     )
     return passage_steps(rates, confidence)
 
