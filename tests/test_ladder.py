@@ -17,21 +17,32 @@ def test_all_rungs_meet_where_many_examples_are_averaged_and_the_threshold_is_ne
     and Kou (1997), which is 0.58 √(η/4) or 3 % at η = 0.01, and some times that in τ.
     """
     near = 1 + 0.01 / 40 * np.array([2.0, 4.0])
-    fresh, gaussian, covariance, decoupled = ladder.exact_log_steps(near, 0.01, 40, 3, nodes=60)
+    steps = ladder.exact_log_steps(near, 0.01, 40, 3, nodes=60).log_steps
+    fresh, gaussian, covariance, decoupled = steps
     assert np.all(np.abs(fresh - gaussian) < 0.005)
     assert np.all(np.abs(covariance - decoupled) < 0.001)
     assert np.all((gaussian - covariance > 0.03) & (gaussian - covariance < 0.2))
 
 
+def test_the_error_of_the_grid_falls_with_the_square_of_its_cells() -> None:
+    """The two grids of a matrix differ by ~ 1/nodes²; closed forms have no grid."""
+    coarse, fine = (
+        ladder.exact_log_steps(np.array([2.0]), 0.2, 2, 3, nodes=nodes).grid_error[:, 0]
+        for nodes in (32, 64)
+    )
+    assert np.all((coarse[:2] / fine[:2] > 3) & (coarse[:2] / fine[:2] < 5))
+    assert np.all(coarse[2:] == 0)
+
+
 def test_the_closed_forms_are_in_steps() -> None:
-    steps = ladder.exact_log_steps(np.array([2.0]), 0.1, 2, 3, nodes=32)
+    steps = ladder.exact_log_steps(np.array([2.0]), 0.1, 2, 3, nodes=32).log_steps
     time = log_mean_first_passage_time(np.array([2.0]), 0.05, 3)
     assert np.exp(steps[3] - time) == pytest.approx(10, rel=1e-12)
 
 
 def test_only_the_first_rung_knows_that_the_noise_is_not_gaussian() -> None:
     """In one dimension it is the matrix of `discrete_theory`, to the error of the grid."""
-    steps = ladder.exact_log_steps(np.array([2.0]), 0.2, 2, 1, nodes=60)
+    steps = ladder.exact_log_steps(np.array([2.0]), 0.2, 2, 1, nodes=60).log_steps
     exact = np.log(gaussian_passage_steps(2.0, 0.2, 2).mean)
     assert steps[0] == pytest.approx(exact, abs=0.01)
     assert np.all(np.abs(steps[1:] - exact) > 0.5)
@@ -50,7 +61,10 @@ def test_a_power_law_has_its_exponent_whatever_thresholds_are_used() -> None:
     assert ladder.fitted_exponent(log_steps, RATIOS, used) == pytest.approx([7, -2])
     unresolved = np.where(used, log_steps, np.nan)
     assert ladder.fitted_exponent(unresolved, RATIOS, used) == pytest.approx([7, -2])
-    assert np.isnan(ladder.fitted_exponent(log_steps, RATIOS, used & (RATIOS > 5.9))).all()
+    # Through two thresholds any power law would pass.
+    three, two = np.arange(9) < 3, np.arange(9) < 2
+    assert ladder.fitted_exponent(log_steps, RATIOS, three[None]) == pytest.approx([7, -2])
+    assert np.isnan(ladder.fitted_exponent(log_steps, RATIOS, two[None])).all()
 
 
 def test_exponents_by_least_squares_are_those_of_a_polynomial_fit() -> None:

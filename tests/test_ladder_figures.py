@@ -32,6 +32,7 @@ def ladder() -> xr.Dataset:
         {
             "local_slope": (("exact_rung", *CASE, "middle"), slopes),
             "weak_noise_slope": ((*CASE, "middle"), 20 * np.ones((*grid, 3))),
+            "quasi_potential_slope": ((*CASE, "data_middle"), 15 * np.ones((*grid, 1))),
             "predicted_exponent": (CASE, 10 * np.ones(grid)),
             **bounded("data_local_slope", (*CASE, "data_middle"), data),
             **bounded("time_share", ("share", *CASE, "data_threshold"), times),
@@ -127,6 +128,7 @@ def test_every_rung_has_its_curve_in_the_panel_of_its_case() -> None:
     assert drawn["fresh data, exact"] == pytest.approx(5)
     assert drawn["Eq. (12), exact"] == pytest.approx(8)
     assert drawn["$(B/\\eta)(c-1)$"] == pytest.approx(20)
+    assert drawn["finite data, weak noise"] == pytest.approx(15)
     assert figure.axes[3].get_title() == r"$d=5$, $\eta=0.1$, $B=1$"
 
 

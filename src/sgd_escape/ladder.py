@@ -28,6 +28,16 @@ APPROXIMATIONS = (
 )
 
 
+class ExactTimes(NamedTuple):
+    """log τ of `EXACT_RUNGS`, τ in steps, and what the grids of two matrices differ by.
+
+    The difference is relative to τ, before extrapolation; 0 for closed forms.
+    """
+
+    log_steps: Float[np.ndarray, "rungs thresholds"]
+    grid_error: Float[np.ndarray, "rungs thresholds"]
+
+
 class Budget(NamedTuple):
     """The finite data sets' means over the sets, and what every approximation adds to them.
 
@@ -49,7 +59,7 @@ def exact_log_steps(
     dimension: int,
     *,
     nodes: int,
-) -> Float[np.ndarray, "rungs thresholds"]:
+) -> ExactTimes:
     """log of the mean passage steps for `EXACT_RUNGS`.
 
     Fresh Gaussian data, N → ∞; Gaussian noise of the same covariance at every step; Eq. (4) with
@@ -58,7 +68,7 @@ def exact_log_steps(
     """
     case = (learning_rate, batch_size, dimension)
     discrete = [
-        np.log(radial_passage_steps(loss_ratios, *case, gaussian_noise=noise, nodes=nodes).mean)
+        radial_passage_steps(loss_ratios, *case, gaussian_noise=noise, nodes=nodes)
         for noise in (False, True)
     ]
     temperature = learning_rate / batch_size
@@ -69,7 +79,11 @@ def exact_log_steps(
         - np.log(learning_rate)
         for covariance in (True, False)
     ]
-    return np.stack(discrete + continuous)
+    errors = [table.error / table.mean for table in discrete]
+    return ExactTimes(
+        np.stack([np.log(table.mean) for table in discrete] + continuous),
+        np.stack(errors + [np.zeros(len(loss_ratios))] * len(continuous)),
+    )
 
 
 def slopes_between(
@@ -86,13 +100,18 @@ def fitted_exponent(
     loss_ratios: Float[np.ndarray, " thresholds"],
     used: Bool[np.ndarray, "*#rest thresholds"],
 ) -> Float[np.ndarray, "*rest"]:
-    """Slope of log τ on log c by least squares over the thresholds `used`; NaN where below two."""
-    count = np.maximum(used.sum(-1, keepdims=True), 1)
+    """Slope of log τ on log c by least squares over the thresholds `used`.
+
+    NaN where there are fewer than three, through two of which any power law would pass.
+    """
+    number = used.sum(-1, keepdims=True)
+    count = np.maximum(number, 1)
     x = np.where(used, np.log(loss_ratios), 0)
     x = np.where(used, x - x.sum(-1, keepdims=True) / count, 0)
     squares = np.sum(x**2, axis=-1)
     products = np.sum(x * np.where(used, log_steps, 0), axis=-1)
-    return np.asarray(np.where(squares > 0, products / np.where(squares > 0, squares, 1), np.nan))
+    enough = number[..., 0] >= 3
+    return np.asarray(np.where(enough, products / np.where(enough, squares, 1), np.nan))
 
 
 def mean_over_sets(values: Float[np.ndarray, "data_sets *rest"], confidence: float) -> Estimate:

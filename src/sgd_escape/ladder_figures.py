@@ -167,6 +167,9 @@ def _slopes(axes: Axes, case: xr.Dataset) -> None:
         line = case["local_slope"].sel(exact_rung=rung)
         axes.plot(case["middle"], line, color=colour_of(index), label=label)
     axes.plot(case["middle"], case["weak_noise_slope"], ":", color="0.4", label="$(B/\\eta)(c-1)$")
+    limit = case["quasi_potential_slope"]
+    x, colour = case["data_middle"], colour_of(_DATA)
+    axes.plot(x, limit, "-.", lw=0.8, color=colour, label="finite data, weak noise")
     exponent = float(case["predicted_exponent"])
     if exponent > 0:
         axes.axhline(exponent, color="0.3", **THEORY)

@@ -327,9 +327,10 @@ KINDS: dict[str, FileKind] = {
             "batch_size": "int64 batch_size",
             "data_threshold": "float64 data_threshold",
             "dimension": "int64",
-            "log_steps": "float64 data_set eta batch_size data_threshold",
+            **_bounded("log_steps", "float64 data_set eta batch_size data_threshold"),
+            "data_quasi_potential": "float64 data_set data_threshold",
         },
-        may_be_non_finite=("log_steps",),
+        may_be_non_finite=(*_bounded("log_steps", ""), "data_quasi_potential"),
     ),
     "ladder": FileKind(
         {
@@ -346,7 +347,10 @@ KINDS: dict[str, FileKind] = {
             "log_steps": f"float64 exact_rung {_CASE} threshold",
             "local_slope": f"float64 exact_rung {_CASE} middle",
             "weak_noise_slope": f"float64 {_CASE} middle",
-            "data_log_steps": f"float64 data_set {_CASE} data_threshold",
+            "log_steps_error": f"float64 exact_rung {_CASE} threshold",
+            **_bounded("data_log_steps", f"float64 data_set {_CASE} data_threshold"),
+            "data_quasi_potential": "float64 data_set dimension data_threshold",
+            "quasi_potential_slope": f"float64 {_CASE} data_middle",
             **_bounded("mean_log_steps", f"float64 {_CASE} data_threshold"),
             **_bounded("data_local_slope", f"float64 {_CASE} data_middle"),
             **_bounded("exponent", f"float64 rung {_CASE}"),
@@ -355,10 +359,12 @@ KINDS: dict[str, FileKind] = {
             "predicted_exponent": f"float64 {_CASE}",
         },
         may_be_non_finite=(
-            "data_log_steps",
+            "data_quasi_potential",
+            "quasi_potential_slope",
             *(
                 bound
                 for name in (
+                    "data_log_steps",
                     "mean_log_steps",
                     "data_local_slope",
                     "exponent",
@@ -498,6 +504,9 @@ LABELS: dict[str, tuple[str, str]] = {
     "mean_log_steps": ("mean over data sets of the log of the mean first-passage step", "1"),
     "local_slope": ("d log tau/d log c between neighbouring thresholds", "1"),
     "data_local_slope": ("d log tau/d log c, mean over finite data sets", "1"),
+    "log_steps_error": ("relative difference of tau between the two grids of a matrix", "1"),
+    "data_quasi_potential": ("limit of (eta/B) log tau at small eta on a finite data set", "1"),
+    "quasi_potential_slope": ("d log tau/d log c of B/eta times it, mean over data sets", "1"),
     "weak_noise_slope": ("d log tau/d log c of the quasi-potential (B/eta)(c - 1)", "1"),
     "exponent_share": ("what an approximation adds to the fitted exponent", "1"),
     "time_share": ("what an approximation adds to log tau", "1"),

@@ -19,15 +19,20 @@ grid = {name: data[name].values for name in ["dimension", "eta", "batch_size"]}
 loss_ratio, dims = threshold_grid(study["thresholds"]), tuple(grid)
 shape = tuple(map(len, grid.values()))
 
-exact = np.empty((len(ladder.EXACT_RUNGS), *shape, len(loss_ratio)))
+exact, error = np.empty((2, len(ladder.EXACT_RUNGS), *shape, len(loss_ratio)))
 power_law, weak_noise = np.empty(shape), np.empty((*shape, len(loss_ratio)))
 for place in np.ndindex(shape):
     d, eta, batch_size = (
         values[index].item() for values, index in zip(grid.values(), place, strict=True)
     )
-    exact[:, *place] = ladder.exact_log_steps(loss_ratio, eta, batch_size, d, nodes=study["nodes"])
+    exact[:, *place], error[:, *place] = ladder.exact_log_steps(
+        loss_ratio, eta, batch_size, d, nodes=study["nodes"]
+    )
     power_law[place] = escape_exponent(eta / batch_size, d)
     weak_noise[place] = batch_size / eta * (loss_ratio - 1)
+potential = data["data_quasi_potential"].mean("data_set", skipna=False)
+scale = data["batch_size"] / data["eta"]
+limit = (scale * potential).transpose(*dims, "data_threshold").values
 found = ladder.budget(
     data["log_steps"].values,
     exact[..., :: study["data_every"]],
@@ -40,6 +45,7 @@ storage.write(
     xr.Dataset(
         {
             "log_steps": (("exact_rung", *dims, "threshold"), exact),
+            "log_steps_error": (("exact_rung", *dims, "threshold"), error),
             "local_slope": (
                 ("exact_rung", *dims, "middle"),
                 ladder.slopes_between(exact, loss_ratio),
@@ -48,7 +54,20 @@ storage.write(
                 (*dims, "middle"),
                 ladder.slopes_between(weak_noise, loss_ratio),
             ),
-            "data_log_steps": (data["log_steps"].dims, data["log_steps"].values),
+            **{
+                f"data_log_steps{part}": data[f"log_steps{part}"].variable
+                for part in ["", "_low", "_high"]
+            },
+            "data_quasi_potential": (
+                ("data_set", "dimension", "data_threshold"),
+                data["data_quasi_potential"]
+                .transpose("data_set", "dimension", "data_threshold")
+                .values,
+            ),
+            "quasi_potential_slope": (
+                (*dims, "data_middle"),
+                ladder.slopes_between(limit, data["data_threshold"].values),
+            ),
             **bounded("mean_log_steps", found.log_steps, (*dims, "data_threshold")),
             **bounded("data_local_slope", found.local_slope, (*dims, "data_middle")),
             **bounded("exponent", found.exponent, ("rung", *dims)),
