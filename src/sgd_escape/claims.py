@@ -271,8 +271,10 @@ def _regime_share(
         study = found.laboratory["regime_map"]
         inside = (study["threshold"] >= 2) & (study["threshold"] <= 10)
         values = study[name].sel(threshold=inside, temperature=study["temperature"] <= 0.1)
-        share = holds(values).where(values.notnull()).mean(["temperature", "threshold"])
-        # Transition matrices are made in one dimension only.
+        # Where Eq. (15) has no positive exponent its law does not hold, though its ratio is NaN;
+        # where nothing is known, as for discrete SGD in d > 1, which takes long, there is no claim.
+        known = study["arrhenius_ratio"].notnull().any(["temperature", "threshold"])
+        share = holds(values).mean(["temperature", "threshold"]).where(known)
         return (row for row in _exact(share, predicted) if math.isfinite(row.measured))
 
     return rows

@@ -375,7 +375,7 @@ KINDS: dict[str, FileKind] = {
             ),
         ),
     ),
-    # The exponent of Eq. (15) may not be positive, and matrices are made in one dimension only.
+    # The exponent of Eq. (15) may not be positive; discrete SGD is left out for d > 1 to save time.
     "regime_map": FileKind(
         {
             "exact_rung": "text exact_rung",
@@ -407,6 +407,7 @@ KINDS: dict[str, FileKind] = {
             **_bounded("simulated_exponent", "float64 simulated_dimension"),
             "matrix_exponent": "float64 simulated_dimension",
             "tail_exponent": "float64 simulated_dimension",
+            "printed_exponent": "float64 simulated_dimension",
             "simulated_eta": "float64",
             "simulated_batch_size": "int64",
         },
@@ -520,6 +521,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "simulated_dimension": ("dimension at which SGD was simulated", "1"),
     "simulated_exponent": ("slope of log tau between two thresholds, by splitting", "1"),
     "matrix_exponent": ("slope of log tau between two thresholds, transition matrix", "1"),
+    "printed_exponent": ("exponent B/(eta h*) + 1 - d/2 of Eq. (15)", "1"),
     "tail_exponent": ("half of the tail index, the slope at infinite c", "1"),
     "exact_covariance_exponent": ("slope at infinite c of Eq. (4), exact covariance", "1"),
     "direction": ("eigenvector of Eq. (44), by descending eigenvalue", "1"),

@@ -13,7 +13,7 @@ from sgd_escape.splitting import exit_rates, loss_levels
 
 
 def simulated_exponents(simulation: dict, confidence: float, seed: int) -> dict[str, tuple]:
-    """By splitting and by transition matrix, and their limit, at every dimension."""
+    """By splitting and by transition matrix, their limit and Eq. (15), at every dimension."""
     eta, batch_size = simulation["learning_rate"], simulation["batch_size"]
     ratios, dims = np.array(simulation["loss_ratios"]), ("simulated_dimension",)
     found, matrix = [], []
@@ -26,6 +26,7 @@ def simulated_exponents(simulation: dict, confidence: float, seed: int) -> dict[
     return bounded("simulated_exponent", Estimate(*np.transpose(found)), dims) | {
         "matrix_exponent": (dims, np.array(matrix)),
         "tail_exponent": (dims, np.array(limit)),
+        "printed_exponent": (dims, batch_size / eta + 1 - np.array(simulation["dimensions"]) / 2),
     }
 
 
