@@ -38,6 +38,7 @@ bench: .venv/.installed build/bench-venv/.installed
 	$(SNAKEMAKE) results/data/mnist.nc results/data/fashion_mnist.nc results/data/cifar10.nc
 	.venv/bin/python benchmarks/function_space.py
 	.venv/bin/python benchmarks/linear_regression.py
+	.venv/bin/python benchmarks/splitting.py
 	.venv/bin/python benchmarks/noise_strength.py
 	.venv/bin/python benchmarks/training_step.py
 	.venv/bin/python benchmarks/spectrum.py

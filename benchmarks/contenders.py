@@ -21,11 +21,14 @@ from sgd_escape.chains import (
 from sgd_escape.datasets import parity_subset
 from sgd_escape.first_passage import first_passage
 from sgd_escape.networks import Network, init_network
+from sgd_escape.splitting import exit_rates, loss_levels
 
 N_SAMPLES = 10_000
 NETWORK_BATCH_SIZE, NETWORK_LEARNING_RATE = 10, 0.006
 # Two fillings of the lanes: no lane idles, as in a long study.
 RUNS = 2 * LinearRegression.lanes
+# A loss ratio that takes about 10⁶ steps.
+BARRIER = 2.3
 
 
 def parity_problem() -> tuple[Network, np.ndarray, np.ndarray]:
@@ -84,6 +87,52 @@ def _time_engine(chain: Chain, batch_size: int, *, runs: int, steps: int) -> dic
     return measured | {"steps_per_second": speed, "initial_loss": initial_loss}
 
 
+def plain_passages(calls: str) -> dict[str, float]:
+    """First passages a second to a loss ratio that plain simulation still reaches."""
+    chain, batches = _regression()
+    level = np.array([BARRIER * float(chain.minimum_loss)])
+    found: list[float] = []
+
+    def run(count: int) -> None:
+        for index in range(count):
+            record = first_passage(
+                chain,
+                batches,
+                level,
+                jax.random.key(index),
+                runs=range(RUNS),
+                max_steps=2**40,
+            )
+            found.extend(record.first_passage_step[:, 0].tolist())
+
+    measured = timed(run, int(calls))
+    speed = RUNS * measured["steps_per_second"]
+    return measured | {"steps_per_second": speed, "log_mean": float(np.log(np.mean(found)))}
+
+
+def splitting(calls: str) -> dict[str, float]:
+    """The same passages a second, if times were exponential, for the same relative error."""
+    chain, batches = _regression()
+    levels = loss_levels(float(chain.minimum_loss), BARRIER, 40)
+    sizes = {"particles": 40, "burn_in": 100, "steps": 400, "repetitions": 16}
+    found: list[float] = []
+
+    def run(count: int) -> None:
+        for index in range(count):
+            rates = exit_rates(chain, batches, levels, jax.random.key(index), **sizes)
+            found.extend(rates.tolist())
+
+    measured = timed(run, int(calls))
+    worth = sizes["repetitions"] * (np.mean(found) / np.std(found)) ** 2
+    speed = worth * measured["steps_per_second"]
+    return measured | {"steps_per_second": speed, "log_mean": float(-np.log(np.mean(found)))}
+
+
+def _regression() -> tuple[LinearRegression, WithReplacement]:
+    chain = gaussian_regression(jax.random.key(0), N_SAMPLES, dimension=1, learning_rate=0.1)
+    return chain, WithReplacement(N_SAMPLES, 1)
+
+
 def numpy_loop(steps: str) -> dict[str, float]:
     """Linear regression with d = B = 1: all runs in one array, a Python loop over the steps."""
     generator = np.random.default_rng(0)
@@ -115,6 +164,8 @@ CONTENDERS = {
         full_forward_pass,
         linear_regression,
         numpy_loop,
+        plain_passages,
+        splitting,
     )
 }
 
