@@ -23,6 +23,7 @@ wildcard_constraints:
     first=r"\d+",
     last=r"\d+",
     epoch=r"\d+",
+    format="pdf|png",
 
 
 def local_imports(path):

@@ -59,19 +59,16 @@ for figure, data in FIGURES.items():
             data=lambda wildcards, data=data: data(),
             source=sources("figure.py"),
         output:
-            [
-                report(
-                    f"results/figures/{figure}.{picture_format}",
-                    caption=f"../report/{figure}.rst",
-                    category="Figures",
-                    labels={"figure": figure, "format": picture_format},
-                )
-                for picture_format in ["pdf", "png"]
-            ],
+            report(
+                f"results/figures/{figure}.{{format}}",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure, "format": "{format}"},
+            ),
         log:
-            f"results/logs/draw_figure/{figure}.log",
+            f"results/logs/draw_figure/{figure}_{{format}}.log",
         benchmark:
-            f"results/benchmarks/draw_figure/{figure}.tsv"
+            f"results/benchmarks/draw_figure/{figure}_{{format}}.tsv"
         conda:
             ENVIRONMENT
         params:

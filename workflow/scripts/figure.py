@@ -44,8 +44,7 @@ def read(path):
     return storage.read(path, next(kind for start, kind in KINDS.items() if path.startswith(start)))
 
 
-name = snakemake.params.figure
+name, picture_format = snakemake.params.figure, snakemake.wildcards.format
 draw = next(getattr(module, name) for module in MODULES if hasattr(module, name))
-data = [read(path) for path in snakemake.input.data]
-for path in snakemake.output:
-    storage.write_bytes_atomically(path, encoded(draw(*data), path.rpartition(".")[2]))
+picture = encoded(draw(*map(read, snakemake.input.data)), picture_format)
+storage.write_bytes_atomically(snakemake.output[0], picture)
