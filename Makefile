@@ -47,7 +47,7 @@ bench: .venv/.installed build/bench-venv/.installed
 lock:
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	| $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --extra test --custom-compile-command "make lock" -o requirements.lock pyproject.toml -
+	  --python-version 3.11 --extra test --extra slurm --custom-compile-command "make lock" -o requirements.lock pyproject.toml -
 
 clean:
 	rm -rf .venv build .cache .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

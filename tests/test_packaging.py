@@ -35,6 +35,7 @@ def needed():
     return bounds(
         PROJECT["dependencies"]
         + PROJECT["optional-dependencies"]["test"]
+        + PROJECT["optional-dependencies"]["slurm"]
         + PYPROJECT["build-system"]["requires"]
     )
 
