@@ -15,6 +15,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/linear_regression.smk"
 include: "workflow/rules/network.smk"
+include: "workflow/rules/precision.smk"
 include: "workflow/rules/noise.smk"
 include: "workflow/rules/decoupling.smk"
 include: "workflow/rules/laboratory.smk"
@@ -46,5 +47,6 @@ rule all:
             "results/figures/{figure}.{format}", figure=FIGURES, format=["pdf", "png"]
         ),
         "results/claims.csv",
+        "results/outcomes.csv",
         "results/report.html",
         "results/provenance.json",

@@ -107,13 +107,20 @@ def test_descent_lowers_the_loss_at_the_rate_of_its_direction(
 
 
 def test_a_network_that_did_not_move_has_no_direction(origin: Origin) -> None:
-    with pytest.raises(SgdEscapeError, match=r"displacements that are not zero.*0\.0\]; take"):
-        departures([moved(origin, across(origin)), origin.network], origin)
+    found = departures([moved(origin, across(origin)), origin.network], origin)
+    np.testing.assert_array_equal(np.isnan(found.length), [False, True])
+    np.testing.assert_array_equal(np.isnan(found.squared_share).all(axis=1), [False, True])
+    np.testing.assert_array_equal(np.isnan(found.loss_share).any(axis=1), [False, True])
+    np.testing.assert_array_equal(np.isnan(found.subspace_share), [False, True])
 
 
 def test_a_network_that_diverged_has_no_direction(origin: Origin) -> None:
-    with pytest.raises(SgdEscapeError, match=r"finite displacements.*nan"):
-        departures([moved(origin, np.nan * across(origin))], origin)
+    diverged = [moved(origin, np.nan * across(origin)), moved(origin, np.inf * across(origin))]
+    found = departures(diverged, origin)
+    assert np.isnan(found.squared_share).all()
+    assert np.isnan(found.subspace_share).all()
+    assert np.isnan(surroundings(diverged, origin)).all()
+    assert np.isnan(lowered_losses(diverged, origin, learning_rate=0.01, steps=2)).all()
 
 
 def test_a_descent_that_diverges_says_what_to_lower(origin: Origin) -> None:

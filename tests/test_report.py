@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 import yaml
@@ -15,6 +16,7 @@ from sgd_escape.claims import Claim
 from sgd_escape.report import (
     OutlierCount,
     PassageCount,
+    Precision,
     RunTime,
     Size,
     collect_run_times,
@@ -86,6 +88,10 @@ def content() -> dict[str, Any]:
         "figures": embed_figures(dict.fromkeys(names, PNG), captions),
         "sizes": [Size("network.runs", 100, 10), Size("network.hidden_units", 10, 10)],
         "passage_counts": [PassageCount("network", "eta=0.006,B=10", 100, 61, 39, 0)],
+        "outcomes": [
+            {"file": "a.nc", "outcome": "dead_units", "count": "3", "meaning": "never fire"}
+        ],
+        "precisions": [Precision("seed1_eta0.009_B10", 300, 4.1, 4.5, 0.5, "narrow enough")],
         "outliers": [
             OutlierCount(0, 64.9, 16.6, 1, {0.01: 52, 0.1: 7}),
             OutlierCount(1, 70.2, 15.9, 2, {0.01: 50, 0.1: 8}),
@@ -166,7 +172,7 @@ def test_every_table_stands_in_a_box_that_scrolls(content: dict[str, Any]) -> No
     before = [
         elements[i - 1][1].get("class") for i, (tag, _) in enumerate(elements) if tag == "table"
     ]
-    assert len(before) == 8
+    assert len(before) == 10
     assert set(before) == {"table"}
 
 
@@ -270,3 +276,29 @@ def test_outliers_are_counted_from_a_hessian_file() -> None:
         {"seed": 3},
     )
     assert count_outliers(hessian) == OutlierCount(3, 50.0, 1.7, 2, {0.1: 2, 0.5: 1})
+
+
+def test_named_outcomes_are_on_the_page_and_their_absence_is_said(content: dict[str, Any]) -> None:
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", render(TEMPLATE, **content))
+    assert {"a.nc", "dead units", "3", "never fire"} <= set(cells)
+    assert "No run diverged" not in render(TEMPLATE, **content)
+    assert "No run diverged" in render(TEMPLATE, **content | {"outcomes": []})
+
+
+def test_why_runs_ceased_to_be_added_is_on_the_page_where_any_were(content: dict[str, Any]) -> None:
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", render(TEMPLATE, **content))
+    assert {"seed1, eta0.009, B10", "300", "[4.1, 4.5]", "0.5", "narrow enough"} <= set(cells)
+    assert "Runs added for precision" not in render(TEMPLATE, **content | {"precisions": []})
+
+
+@pytest.mark.parametrize(
+    ("exponent", "low", "high"), [([4.3, 4.1, 4.5], 4.1, 4.5), (None, math.nan, math.nan)]
+)
+def test_a_decision_on_precision_is_read_with_or_without_an_exponent(
+    exponent: list[float] | None, low: float, high: float
+) -> None:
+    assessment = {"runs": 200, "exponent": exponent, "exponent_width": 0.5, "reason_to_stop": "x"}
+    found = Precision.of("first_passage_seed1_eta0.009_B10_rounds2", assessment)
+    assert found[:2] == ("seed1_eta0.009_B10", 200)
+    np.testing.assert_equal([found.low, found.high], [low, high])
+    assert (found.width, found.reason) == (0.5, "x")

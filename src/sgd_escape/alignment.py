@@ -1,6 +1,7 @@
 """Eq. (6) itself: the covariance Σ of Eq. (8) against (2L/B) H, direction by direction."""
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
 
     An interval says how much a number hangs on the images that were drawn. ∇L has none: it is
     zero, or not, at this minimum of this training set, and on other images it would not be small.
+    Where the loss is zero there is no noise, and both sides of Eq. (6) vanish: NaN.
     Raises `SgdEscapeError` for fewer than two groups, or if a direction has no curvature.
     """
     groups, columns = sums.curvature.shape
@@ -141,11 +143,17 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
         )
     whole = means(sums, np.ones(groups))
 
+    def interval(number: Callable[[Means], np.ndarray]) -> Estimate:
+        if not np.all(whole.covariance > 0):
+            return Estimate(*np.full((3, 1), np.nan)[:, 0])
+        return bootstrap(lambda taken: number(means(sums, taken)), groups)
+
     def ratio(column: int) -> Estimate:
-        return bootstrap(lambda taken: means(sums, taken).ratio[..., column], groups)
+        return interval(lambda found: found.ratio[..., column])
 
     ratios = [ratio(column) for column in range(columns)]
-    fraction = whole.gradient / whole.noise
+    with np.errstate(invalid="ignore"):
+        fraction = whole.gradient / whole.noise
     return Alignment(
         float(whole.loss),
         whole.curvature[:-1],
@@ -154,7 +162,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
         float(whole.covariance[-1]),
         Estimate(*map(np.stack, zip(*ratios[:-1], strict=True))),
         ratios[-1],
-        bootstrap(lambda taken: means(sums, taken).exponent, groups),
+        interval(lambda found: found.exponent),
         float(fraction[-1]),
         fraction[:-1],
     )

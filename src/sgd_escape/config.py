@@ -166,6 +166,8 @@ def _subschema(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
 def _needed(subschema: Mapping[str, Any]) -> str:
     if "enum" in subschema:
         return "one of " + ", ".join(subschema["enum"])
+    if isinstance(subschema["type"], list):
+        return f"{_needed({**subschema, 'type': subschema['type'][0]})}, or null"
     match subschema["type"]:
         case "object":
             return "a mapping with the keys " + ", ".join(subschema["properties"])
@@ -177,7 +179,7 @@ def _needed(subschema: Mapping[str, Any]) -> str:
             noun = "a whole number" if kind == "integer" else "a finite number"
             return f"{noun}, {' and '.join(_bounds(subschema))}"
         case _:
-            return "a text that is not empty, or null"
+            return "a text that is not empty"
 
 
 def _bounds(subschema: Mapping[str, Any]) -> Iterator[str]:
@@ -222,13 +224,14 @@ def _default(schema: Mapping[str, Any], path: KeyPath) -> str:
 
 def _number_advice(value: object, subschema: Mapping[str, Any]) -> str | None:
     """What to write for a number that YAML read as text: '0.1' in quotes, or 1e-2."""
-    if not isinstance(value, str) or subschema.get("type") not in ("integer", "number"):
+    kinds = subschema.get("type", ())
+    if not isinstance(value, str) or not {"integer", "number"} & {*np.atleast_1d(kinds)}:
         return None
     try:
         number = float(value)
     except ValueError:
         return None
-    whole_needed = subschema["type"] == "integer"
+    whole_needed = "integer" in kinds
     if math.isnan(number) or (whole_needed and number % 1):
         return None
     if abs(number) > 1e18 or 0 < abs(number) < 1e-18:
@@ -479,6 +482,12 @@ def _passage_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterat
             (*path, "shards"),
             f"is {shards}, but every shard needs at least one of the runs = {runs}. "
             "Lower it or raise runs.",
+        )
+    if passage["exponent_width"] is not None and passage["max_runs"] < runs:
+        yield Contradiction(
+            (*path, "max_runs"),
+            f"is {passage['max_runs']}, but the runs = {runs} come first, before any are added. "
+            "Raise it, lower runs, or set exponent_width to null.",
         )
     unordered = list(_threshold_contradictions((*path, "thresholds"), passage["thresholds"]))
     grid = threshold_grid(passage["thresholds"])

@@ -148,9 +148,8 @@ def leading_eigenpairs(
 
     Lanczos' method with full reorthogonalization, from a fixed random start, with more and more
     iterations until |Av - hv| ≤ `tolerance` max |h| for every pair, checked by products of their
-    own. A multiple eigenvalue is found once.
-    Raises `SgdEscapeError` if a product is not finite, if the matrix has fewer different
-    eigenvalues, or if the iterations do not suffice.
+    own. A multiple eigenvalue is found once; where fewer are different, there are fewer pairs.
+    Raises `SgdEscapeError` if a product is not finite, or if the iterations do not suffice.
     """
     most = min(matrix.size, max_iterations)
     iterations = min(2 * count + 20, most)
@@ -168,6 +167,12 @@ def leading_eigenpairs(
                 "eigenvalues or raise max_iterations"
             )
         iterations = min(2 * iterations, most)
+
+
+def curved(pairs: Eigenpairs) -> Eigenpairs:
+    """The pairs, by descending h, whose h is positive beyond rounding."""
+    kept = pairs.value > np.finfo(float).eps * pairs.vector.shape[1] * np.abs(pairs.value).max()
+    return Eigenpairs(pairs.value[kept], pairs.vector[kept])
 
 
 def spectral_norm(matrix: SymmetricOperator) -> float:
@@ -204,13 +209,8 @@ def _ritz_pairs(
             "eigenvalues need finite products Av, but some are not: the network has NaN or "
             "infinite weights; pre-train it again"
         )
-    if kept < count:
-        raise SgdEscapeError(
-            f"the {count} leading eigenvalues need as many different ones, but the matrix has only "
-            f"{kept}; ask for fewer"
-        )
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[:kept], beside[: kept - 1])
-    leading = np.argsort(values)[: -count - 1 : -1]
+    leading = np.argsort(values)[::-1][:count]
     return Eigenpairs(values[leading], vectors.T[leading] @ basis[:kept]), np.abs(values).max()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from sgd_escape.curvature import Eigenpairs, gauss_newton_operator, leading_eigenpairs
+from sgd_escape.curvature import Eigenpairs, curved, gauss_newton_operator, leading_eigenpairs
 from sgd_escape.errors import SgdEscapeError
 from sgd_escape.networks import Network, in_float64
 from sgd_escape.training import full_loss, sgd_step
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
     ) -> "Origin":
         """The minimum at `network`, with eigenpairs for the directions and for the outliers."""
         operator = gauss_newton_operator(network, inputs)
-        pairs = leading_eigenpairs(operator, max(directions, outliers))
+        pairs = curved(leading_eigenpairs(operator, max(directions, outliers)))
         return cls(network, jnp.asarray(inputs), jnp.asarray(labels), pairs, outliers)
 
 
@@ -62,21 +62,17 @@ class Departures(NamedTuple):
 def departures(networks: Sequence[Network], origin: Origin) -> Departures:
     """The displacements of some networks from the origin, in float64.
 
-    Raises `SgdEscapeError` if a displacement is zero or not finite.
+    A displacement that is zero, or not finite after a divergence, has no direction: NaN.
     """
     start = _flat(origin.network)
     shift = np.reshape([_flat(network) - start for network in networks], (-1, start.size))
     length = np.linalg.norm(shift, axis=1)
-    if not np.all((length > 0) & np.isfinite(length)):
-        raise SgdEscapeError(
-            "a direction of escape needs finite displacements that are not zero, but their norms "
-            f"are {length.tolist()}; take states after one step or more, of runs that do not "
-            "diverge at a lower learning rate"
-        )
+    directed = (length > 0) & np.isfinite(length)
+    shift, length = np.where(directed[:, None], shift, 0), np.where(directed, length, np.nan)
     loss = np.asarray([_loss(network, origin) for network in networks], float)
     along_squared = (shift @ origin.pairs.vector.T) ** 2
     squared_share = along_squared / length[:, None] ** 2
-    increase = loss - _loss(origin.network, origin)
+    increase = np.where(directed, loss - _loss(origin.network, origin), np.nan)
     return Departures(
         loss,
         length,
@@ -98,15 +94,17 @@ class Surroundings(NamedTuple):
 
 
 def surroundings(networks: Sequence[Network], origin: Origin) -> Surroundings:
-    """Overlap and sharpness at each network."""
-    there = [
-        leading_eigenpairs(gauss_newton_operator(network, origin.inputs), origin.outliers)
-        for network in networks
-    ]
-    here = origin.pairs.vector[: origin.outliers]
-    overlap = [np.sum((pairs.vector @ here.T) ** 2) / origin.outliers for pairs in there]
-    sharpness = [pairs.value[0] / origin.pairs.value[0] for pairs in there]
-    return Surroundings(np.asarray(overlap, float), np.asarray(sharpness, float))
+    """Overlap and sharpness at each network; NaN where it has diverged."""
+    found = [_around(network, origin) for network in networks]
+    return Surroundings(*np.reshape(found, (-1, 2)).T.astype(float))
+
+
+def _around(network: Network, origin: Origin) -> tuple[float, float]:
+    if not np.isfinite(_flat(network)).all():
+        return np.nan, np.nan
+    there = leading_eigenpairs(gauss_newton_operator(network, origin.inputs), origin.outliers)
+    cosines = there.vector @ origin.pairs.vector[: origin.outliers].T
+    return np.sum(cosines**2) / origin.outliers, there.value[0] / origin.pairs.value[0]
 
 
 def lowered_losses(
@@ -115,17 +113,19 @@ def lowered_losses(
     """The loss after gradient descent on all examples from each network.
 
     In the time t = η·steps it relaxes directions with h ≫ 1/t, those of the fluctuations, and
-    leaves those with h ≪ 1/t. Raises `SgdEscapeError` if a loss is not finite.
+    leaves those with h ≪ 1/t. A network that diverged before has none, NaN. Raises
+    `SgdEscapeError` if the loss of another does not stay finite.
     """
     rate = jnp.asarray(learning_rate, origin.inputs.dtype)
+    started = np.asarray([np.isfinite(_flat(network)).all() for network in networks])
     lowered = [_descend(network, origin.inputs, origin.labels, rate, steps) for network in networks]
     losses = np.asarray([_loss(network, origin) for network in lowered])
-    if not np.all(np.isfinite(losses)):
+    if not np.all(np.isfinite(losses[started])):
         raise SgdEscapeError(
             f"gradient descent with learning rate {learning_rate} ends at the losses "
             f"{losses.tolist()}; lower network.escape.descent.learning_rate below 2/h_1"
         )
-    return losses
+    return np.where(started, losses, np.nan)
 
 
 def _flat(network: Network) -> np.ndarray:

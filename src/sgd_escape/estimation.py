@@ -250,12 +250,20 @@ def fit_model(passages: Passages, model: str, bootstrap: Bootstrap) -> tuple[Slo
     return best, bootstrap(slope, runs)
 
 
-def _check_passages(passages: Passages) -> None:
-    passed = passages.events.sum(0)
-    above_lowest = np.count_nonzero(passages.events[:, 1:].any(axis=1))
+def enough_passages(passages: Passages) -> bool:
+    """Whether a slope and its interval exist: two runs passed more than the lowest threshold."""
     # The bootstrap leaves each run out in turn, so the slope must not hang on a single one.
-    if above_lowest >= 2:
+    return _passed_above_lowest(passages) >= 2
+
+
+def _passed_above_lowest(passages: Passages) -> int:
+    return int(np.count_nonzero(passages.events[:, 1:].any(axis=1)))
+
+
+def _check_passages(passages: Passages) -> None:
+    if enough_passages(passages):
         return
+    passed, above_lowest = passages.events.sum(0), _passed_above_lowest(passages)
     lowest = passages.loss_ratio[0]
     bound = mean_passage_time(passed[:1], passages.exposure.sum(0)[:1], 0.95).low[0]
     raise SgdEscapeError(
@@ -266,6 +274,22 @@ def _check_passages(passages: Passages) -> None:
         f"known to exceed {bound:.3g} steps, 95 %). Raise max_steps or lower thresholds.max "
         "and fit_range"
     )
+
+
+def reason_to_stop(
+    exponent: Estimate | None, width: float, *, runs_after_next_round: int, max_runs: int
+) -> str | None:
+    """Why no runs are added to those that gave this exponent, or None where some are.
+
+    The rule of a fixed-width interval (Chow and Robbins, Ann. Math. Stat. 36, 457 (1965)): as many
+    runs as it takes for `high - low` to be at most `width`, but no more than `max_runs`. An
+    `exponent` of None stands for too few passages to have one.
+    """
+    if exponent is not None and exponent.high - exponent.low <= width:
+        return "the interval is narrow enough"
+    if runs_after_next_round > max_runs:
+        return "max_runs leaves no room for another round"
+    return None
 
 
 def compare_models(passages: Passages, bootstrap: Bootstrap) -> Estimate:
@@ -303,17 +327,21 @@ def fit_line(
 
     The half-widths of the intervals of `y` are taken as Gaussian; so are the line's intervals.
     Where the points scatter about the line by more than that, χ² above its degrees of freedom ν,
-    the scatter itself gives the intervals, with the quantile of Student's t for ν.
+    the scatter itself gives the intervals, with the quantile of Student's t for ν. A point without
+    a finite value and interval is left out; with fewer than two the line is NaN.
     """
     quantile = stats.norm.isf((1 - confidence) / 2)
     x = x.reshape(len(x), *[1] * (y.value.ndim - 1)) if x.ndim == 1 else x
-    weight = (2 * quantile / (y.high - y.low)) ** 2
-    total, x_sum, y_sum = weight.sum(0), (weight * x).sum(0), (weight * y.value).sum(0)
+    width, known = y.high - y.low, np.isfinite(y.value + y.low + y.high)
+    weight = np.where(known, (2 * quantile / np.where(known, width, 1)) ** 2, 0)
+    value = np.where(known, y.value, 0)
+    total, x_sum, y_sum = weight.sum(0), (weight * x).sum(0), (weight * value).sum(0)
     determinant = total * (weight * x**2).sum(0) - x_sum**2
-    slope = (total * (weight * x * y.value).sum(0) - x_sum * y_sum) / determinant
-    intercept = (y_sum - slope * x_sum) / total
-    freedom = max(len(x) - 2, 1)
-    scatter = np.sqrt((weight * (y.value - intercept - slope * x) ** 2).sum(0) / freedom)
+    determinant = np.where(known.sum(0) > 1, determinant, np.nan)
+    slope = (total * (weight * x * value).sum(0) - x_sum * y_sum) / determinant
+    intercept = (y_sum - slope * x_sum) / np.where(total > 0, total, np.nan)
+    freedom = np.maximum(known.sum(0) - 2, 1)
+    scatter = np.sqrt((weight * (value - intercept - slope * x) ** 2).sum(0) / freedom)
     student = stats.t.isf((1 - confidence) / 2, freedom)
     width = np.where(scatter > 1, student * scatter, quantile)
     return Line(
@@ -347,8 +375,12 @@ def jackknife(
 def relative_scatter(x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]) -> float:
     """Root mean square distance of points from their least-squares line, over the mean of y.
 
-    The square is over the number of points less two.
+    The square is over the number of points less two. Those whose y is not finite are left out;
+    with fewer than three there is none, NaN.
     """
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    if len(x) < 3:
+        return np.nan
     residual = y - np.polyval(np.polyfit(x, y, 1), x)
     return float(np.sqrt(np.sum(residual**2) / (len(x) - 2)) / np.mean(y))
 

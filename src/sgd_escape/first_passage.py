@@ -76,6 +76,18 @@ def first_passage(
     )
 
 
+def no_passage(runs: int, thresholds: int, max_steps: int) -> FirstPassage:
+    """The record of runs from a minimum of zero loss, where no step of Eq. (2) moves them.
+
+    Every example's gradient has its residual as a factor, so that all of them vanish.
+    """
+    return FirstPassage(
+        np.zeros((runs, thresholds), np.int64),
+        np.full(runs, max_steps, np.int64),
+        np.zeros(runs, bool),
+    )
+
+
 def _check(
     chain: Chain, levels: Float[np.ndarray, " thresholds"], runs: Sequence[int], max_steps: int
 ) -> None:

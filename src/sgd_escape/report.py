@@ -57,6 +57,31 @@ class PassageCount(NamedTuple):
     diverged: int
 
 
+class Precision(NamedTuple):
+    """Why runs ceased to be added to a case until the interval of its exponent was narrow."""
+
+    case: str
+    runs: int
+    low: float
+    high: float
+    width: float
+    reason: str
+
+    @classmethod
+    def of(cls, name: str, assessment: Mapping[str, Any]) -> "Precision":
+        """From the decision of the checkpoint, whose file is named after the case."""
+        case = name.removeprefix("first_passage_").rpartition("_rounds")[0]
+        _, low, high = assessment["exponent"] or [math.nan] * 3
+        return cls(
+            case,
+            assessment["runs"],
+            low,
+            high,
+            assessment["exponent_width"],
+            assessment["reason_to_stop"],
+        )
+
+
 class RunTime(NamedTuple):
     """All jobs of one rule together; `peak_memory` in MB, nan where the jobs were too short."""
 
@@ -83,6 +108,8 @@ def render(
     figures: Sequence[Figure],
     sizes: Sequence[Size],
     passage_counts: Sequence[PassageCount],
+    outcomes: Sequence[Mapping[str, str]],
+    precisions: Sequence[Precision],
     outliers: Sequence[OutlierCount],
     minimum: Mapping[str, float],
     config: Mapping[str, Any],
@@ -108,6 +135,8 @@ def render(
         figures=figures,
         sizes=sizes,
         passage_counts=passage_counts,
+        outcomes=outcomes,
+        precisions=precisions,
         outliers=outliers,
         minimum=minimum,
         level=f"{100 * config['fits']['confidence']:g}\N{NO-BREAK SPACE}%",

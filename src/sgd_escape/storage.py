@@ -218,7 +218,15 @@ KINDS: dict[str, FileKind] = {
             "group_examples": "int64 group",
             "group_curvature": "float64 group direction",
             "group_trace": "float64 group",
-        }
+        },
+        # At zero loss there is no noise to compare.
+        may_be_non_finite=(
+            *_bounded("noise_ratio", ""),
+            *_bounded("trace_ratio", ""),
+            *_bounded("noise_exponent", ""),
+            "gradient_fraction",
+            "gradient_fraction_along",
+        ),
     ),
     # Where no simulation was made, or an interval has no upper end, a number is not finite.
     "splitting": FileKind(

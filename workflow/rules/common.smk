@@ -68,10 +68,13 @@ def spelled(number):
     return repr(float(number))
 
 
-def shards(folder, case, study):
-    """The shard files of one case: every shard holds a contiguous range of run indices."""
+def shards(folder, case, study, rounds=1):
+    """The shard files of one case: every shard holds a contiguous range of run indices.
+
+    Where runs are added, each round has as many again, in shards of its own.
+    """
     runs, count = study["runs"], study["shards"]
-    bounds = [runs * shard // count for shard in range(count + 1)]
+    bounds = [runs * shard // count for shard in range(count * rounds + 1)]
     return [
         f"{folder}/shards/{case}_runs{first}-{last - 1}.nc"
         for first, last in zip(bounds, bounds[1:])
@@ -92,10 +95,41 @@ def noise_study(noise, wildcards):
     )
 
 
+def decision(path):
+    """What a checkpoint decided, from its JSON file."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        sys.exit(
+            f"error: {path} cannot be read ({error}). Delete it and run the same command again"
+        )
+
+
+def assessments(folder, case, study):
+    """Looks at the interval of one case's exponent, a file for each round of runs so far.
+
+    Snakemake comes back here after each, and the last one says why no runs are added.
+    """
+    paths = []
+    while study["exponent_width"] is not None:
+        assessed = checkpoints.assess_precision.get(
+            study=folder.removeprefix("results/"), case=case, rounds=len(paths) + 1
+        )
+        paths.append(assessed.output[0])
+        if decision(paths[-1])["reason_to_stop"]:
+            break
+    return paths
+
+
+def all_shards(folder, case, study):
+    """The shards of one case in all the rounds that its precision asks for."""
+    rounds = max(len(assessments(folder, case, study)), 1)
+    return shards(folder, case, study, rounds)
+
+
 def reference_seed():
     """The seed whose largest Hessian eigenvalue is nearest to the paper's."""
-    path = checkpoints.choose_reference_seed.get().output[0]
-    return json.loads(Path(path).read_text())["seed"]
+    return decision(checkpoints.choose_reference_seed.get().output[0])["seed"]
 
 
 def by_reference_seed(name):
@@ -128,5 +162,5 @@ def passage_runs(wildcards):
         for case in collapse["cases"]
     ]
     if (wildcards.eta, wildcards.B) in listed and not in_study_of_the_paper(wildcards):
-        return {"runs": collapse["runs"], "shards": 1}
+        return {"runs": collapse["runs"], "shards": 1, "exponent_width": None}
     return config["network"]["first_passage"]

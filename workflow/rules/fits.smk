@@ -1,3 +1,28 @@
+REGRESSION_PASSAGES = expand(
+    "results/linear_regression/first_passage_d{d}_eta{eta}_B{B}.nc",
+    d=REGRESSION["dimensions"],
+    eta=map(spelled, REGRESSION["learning_rates"]),
+    B=REGRESSION["batch_sizes"],
+)
+COLLAPSE_PASSAGES = [
+    "results/network/first_passage_seed{}_eta{}_B{}.nc".format(
+        seed, spelled(case["learning_rate"]), case["batch_size"]
+    )
+    for seed in NETWORK["pretraining"]["seeds"]
+    for case in NETWORK["collapse"]["cases"]
+]
+
+
+def network_passages():
+    """The first-passage files of Fig. 3(c)."""
+    return expand(
+        "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
+        seed=reference_seed(),
+        eta=map(spelled, NETWORK["first_passage"]["learning_rates"]),
+        B=NETWORK["first_passage"]["batch_sizes"],
+    )
+
+
 rule fit_stationary:
     input:
         samples="results/linear_regression/stationary_samples.nc",
@@ -22,12 +47,7 @@ rule fit_stationary:
 
 rule fit_linear_regression:
     input:
-        first_passage=expand(
-            "results/linear_regression/first_passage_d{d}_eta{eta}_B{B}.nc",
-            d=REGRESSION["dimensions"],
-            eta=map(spelled, REGRESSION["learning_rates"]),
-            B=REGRESSION["batch_sizes"],
-        ),
+        first_passage=REGRESSION_PASSAGES,
         source=sources("fit_linear_regression.py"),
     output:
         "results/fits/linear_regression.nc",
@@ -50,12 +70,7 @@ rule fit_linear_regression:
 
 rule fit_network:
     input:
-        first_passage=lambda wildcards: expand(
-            "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
-            seed=reference_seed(),
-            eta=map(spelled, NETWORK["first_passage"]["learning_rates"]),
-            B=NETWORK["first_passage"]["batch_sizes"],
-        ),
+        first_passage=lambda wildcards: network_passages(),
         hessian=lambda wildcards: f"results/network/hessian_seed{reference_seed()}.nc",
         source=sources("fit_network.py"),
     output:
@@ -80,13 +95,7 @@ rule fit_network:
 
 rule fit_collapse:
     input:
-        first_passage=[
-            "results/network/first_passage_seed{}_eta{}_B{}.nc".format(
-                seed, spelled(case["learning_rate"]), case["batch_size"]
-            )
-            for seed in NETWORK["pretraining"]["seeds"]
-            for case in NETWORK["collapse"]["cases"]
-        ],
+        first_passage=COLLAPSE_PASSAGES,
         hessian=expand(
             "results/network/hessian_seed{seed}.nc",
             seed=NETWORK["pretraining"]["seeds"],

@@ -57,7 +57,7 @@ rule first_passage_linear_regression:
 
 rule gather_linear_regression:
     input:
-        shards=lambda wildcards: shards(
+        shards=lambda wildcards: all_shards(
             "results/linear_regression",
             "first_passage_d{d}_eta{eta}_B{B}".format_map(wildcards),
             REGRESSION,

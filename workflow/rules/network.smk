@@ -108,7 +108,7 @@ rule first_passage_network:
 
 rule gather_network:
     input:
-        shards=lambda wildcards: shards(
+        shards=lambda wildcards: all_shards(
             "results/network",
             "first_passage_seed{seed}_eta{eta}_B{B}".format_map(wildcards),
             passage_runs(wildcards),

@@ -64,8 +64,67 @@ rule claims:
         "../scripts/claims.py"
 
 
+def last_assessments():
+    """Why runs ceased to be added, for each case of which a precision was asked."""
+    cases = [
+        *((path, REGRESSION) for path in REGRESSION_PASSAGES),
+        *((path, NETWORK["first_passage"]) for path in network_passages()),
+    ]
+    found = [
+        assessments(str(Path(path).parent), Path(path).stem, study)
+        for path, study in cases
+    ]
+    return [paths[-1] for paths in found if paths]
+
+
+# What is no error but changes what a number means: divergence, zero loss, dead units and the like.
+rule collect_outcomes:
+    input:
+        files=lambda wildcards: [
+            "results/linear_regression/stationary_samples.nc",
+            *REGRESSION_PASSAGES,
+            "results/fits/linear_regression.nc",
+            *expand(
+                "results/network/pretrained_seed{seed}.nc",
+                seed=NETWORK["pretraining"]["seeds"],
+            ),
+            *sorted({*network_passages(), *COLLAPSE_PASSAGES}),
+            *expand(
+                [
+                    "results/noise/alignment_seed{seed}.nc",
+                    "results/network/escape_seed{seed}.nc",
+                ],
+                seed=NETWORK["pretraining"]["seeds"],
+            ),
+            "results/fits/network.nc",
+            "results/fits/network_collapse.nc",
+            *expand(
+                "results/noise/{architecture}_{loss}.nc",
+                architecture=ARCHITECTURES,
+                loss=LOSSES,
+            ),
+        ],
+        source=sources("collect_outcomes.py"),
+    output:
+        report(
+            "results/outcomes.csv",
+            caption="../report/outcomes.rst",
+            category="Outcomes",
+        ),
+    log:
+        "results/logs/collect_outcomes.log",
+    benchmark:
+        "results/benchmarks/collect_outcomes.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/collect_outcomes.py"
+
+
 rule write_report:
     input:
+        outcomes="results/outcomes.csv",
+        assessments=lambda wildcards: last_assessments(),
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
         captions=expand(
             str(ROOT / "workflow" / "report" / "{figure}.rst"), figure=FIGURES

@@ -1,11 +1,12 @@
-"""The first-passage file that two scripts write."""
+"""The first-passage files, as scripts write and gather them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from sgd_escape import storage
+from sgd_escape import outcomes, storage
 from sgd_escape.first_passage import FirstPassage
 
 
@@ -15,6 +16,8 @@ def write_first_passage(
     loss_ratio: np.ndarray,
     path: str,
     attributes: dict[str, Any],
+    *,
+    zero_loss: bool = False,
     **scalars: float,
 ) -> None:
     """The record of some runs as one first-passage file."""
@@ -25,4 +28,16 @@ def write_first_passage(
     }
     scalar_data = {name: ((), value) for name, value in scalars.items()}
     coordinates = {"run": np.asarray(runs), "threshold": loss_ratio}
+    counts = outcomes.of_runs(record.diverged) | {"zero_loss": int(zero_loss)}
+    attributes = attributes | outcomes.attribute(counts)
     storage.write(xr.Dataset(data | scalar_data, coordinates, attributes), path, "first_passage")
+
+
+def gathered(paths: Sequence[str]) -> xr.Dataset:
+    """All runs of one case, in order, from the shards that share them."""
+    shards = [storage.read(path, "first_passage") for path in paths]
+    runs = xr.concat(
+        shards, "run", data_vars="minimal", coords="minimal", compat="equals", join="exact"
+    )
+    counts = outcomes.outcomes_of(shards[0]) | outcomes.of_runs(runs["diverged"].values)
+    return runs.sortby("run").assign_attrs(outcomes.attribute(counts))

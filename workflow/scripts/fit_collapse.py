@@ -4,7 +4,7 @@ begin(snakemake)
 
 import numpy as np
 import xarray as xr
-from fits import fit_case
+from fits import fit_case, fit_outcomes
 from intervals import bounded
 
 from sgd_escape import estimation, storage
@@ -112,5 +112,5 @@ fits.attrs = storage.attributes(
     {"fits": params.fits, "fit_range": params.fit_range, "cases": cases},
     seed=params.seed,
     equations="(15), (44), (45)",
-)
+) | fit_outcomes(fits, fits["curvature"])
 storage.write(fits, snakemake.output[0], "fit")

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from fits import exact_case, fit_case
+from fits import exact_case, fit_case, fit_outcomes
 from intervals import bounded
 
 from sgd_escape import storage
@@ -36,5 +36,5 @@ if len(params.dimensions) > 2:
     fits = fits.assign(bounded("dimension_slope", line.slope, ("eta", "batch_size")))
 fits.attrs = storage.attributes(
     {"fits": params.fits, "fit_range": params.fit_range}, seed=params.seed, equations="(12), (15)"
-)
+) | fit_outcomes(fits, 1.0)
 storage.write(fits, snakemake.output[0], "fit")

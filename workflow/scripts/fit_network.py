@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from fits import fit_case
+from fits import fit_case, fit_outcomes
 from intervals import bounded
 
 from sgd_escape import storage
@@ -52,5 +52,5 @@ fits.attrs = storage.attributes(
     {"fits": params.fits, "fit_range": params.fit_range, "paper_values": paper},
     seed=params.seed,
     equations="(12), (15)",
-)
+) | fit_outcomes(fits, curvature)
 storage.write(fits, snakemake.output[0], "fit")

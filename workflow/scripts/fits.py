@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from intervals import bounded
 
-from sgd_escape import escape_theory, estimation
-from sgd_escape.estimation import Bootstrap, Passages
+from sgd_escape import escape_theory, estimation, outcomes
+from sgd_escape.estimation import Bootstrap, Estimate, Passages
 
 
 def fit_case(
@@ -36,6 +36,16 @@ def fit_case(
         },
         {"threshold": passages.loss_ratio, "model": list(estimation.FEATURES)},
     )
+
+
+def exponent_so_far(
+    record: xr.Dataset, fit_range: tuple[float, float], bootstrap: Bootstrap
+) -> Estimate | None:
+    """The exponent as `fit_case` has it, or None while too few runs have passed."""
+    passages = _passages(record).within(*fit_range)
+    if not estimation.enough_passages(passages):
+        return None
+    return estimation.fit_model(passages, "power_law", bootstrap)[1]
 
 
 def exact_case(record: xr.Dataset, fit_range: tuple[float, float], dimension: int) -> xr.Dataset:
@@ -81,6 +91,8 @@ def _per_threshold(passages: Passages, confidence: float) -> dict[str, tuple]:
 
 
 def _fitted(passages: Passages, bootstrap: Bootstrap) -> dict[str, tuple]:
+    if not estimation.enough_passages(passages):
+        return _not_fitted()
     power, exponent = estimation.fit_model(passages, "power_law", bootstrap)
     arrhenius, slope = estimation.fit_model(passages, "arrhenius", bootstrap)
     log_likelihood = np.array([power.log_likelihood, arrhenius.log_likelihood])
@@ -94,6 +106,29 @@ def _fitted(passages: Passages, bootstrap: Bootstrap) -> dict[str, tuple]:
             "log_likelihood": ("model", log_likelihood),
             # Two parameters each.
             "aic": ("model", 4 - 2 * log_likelihood),
+        }
+    )
+
+
+def _not_fitted() -> dict[str, tuple]:
+    """Too few passages are an outcome: numbers without a value."""
+    none = Estimate(*np.full(3, np.nan))
+    bounds = ["exponent", "arrhenius_slope", "log_likelihood_difference"]
+    return {
+        **{key: value for name in bounds for key, value in bounded(name, none).items()},
+        **dict.fromkeys(["intercept", "arrhenius_intercept"], ((), np.nan)),
+        **dict.fromkeys(["log_likelihood", "aic"], ("model", np.full(2, np.nan))),
+    }
+
+
+def fit_outcomes(fits: xr.Dataset, curvature: float | xr.DataArray) -> dict[str, str]:
+    """The attribute of a file of fits: cases without an exponent, and unstable ones."""
+    eta = fits["eta"].broadcast_like(fits["exponent"])
+    return outcomes.attribute(
+        {
+            "too_few_passages": int(fits["exponent"].isnull().sum()),
+            "unstable_learning_rates": int((eta * curvature > 2).sum()),
+            "diverged": int(fits["diverged"].sum()),
         }
     )
 

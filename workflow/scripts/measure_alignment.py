@@ -7,15 +7,18 @@ import xarray as xr
 from intervals import bounded
 from network_files import read_network, read_parity
 
-from sgd_escape import curvature, storage
+from sgd_escape import curvature, outcomes, storage
 from sgd_escape.alignment import alignment, group_sums
 from sgd_escape.estimation import Bootstrap
 
 params, count = snakemake.params, snakemake.params.study["directions"]
 inputs, labels = read_parity(snakemake.input.data, params.n_samples)
 problem = (read_network(snakemake.input.pretrained), inputs, labels[:, None])
-hessian = curvature.leading_eigenpairs(curvature.gauss_newton_operator(*problem[:2]), count)
-exact = curvature.leading_eigenpairs(curvature.hessian_operator(*problem), count)
+hessian = curvature.curved(
+    curvature.leading_eigenpairs(curvature.gauss_newton_operator(*problem[:2]), count)
+)
+curved = len(hessian.value)
+exact = curvature.leading_eigenpairs(curvature.hessian_operator(*problem), curved)
 residual_term = curvature.residual_term_operator(*problem)
 residual_ratio = curvature.quadratic_forms(residual_term, hessian.vector) / hessian.value
 sums = group_sums(*problem, hessian.vector)
@@ -40,14 +43,15 @@ storage.write(
             "group_curvature": (("group", "direction"), sums.curvature[:, :-1]),
             "group_trace": ("group", sums.curvature[:, -1]),
         },
-        {"direction": np.arange(1, count + 1)},
+        {"direction": np.arange(1, curved + 1)},
         storage.attributes(
             params.study
             | params.fits
             | {"n_samples": params.n_samples, "bootstrap_seed": params.seed},
             seed=int(snakemake.wildcards.seed),
             equations="(6), (8), (10), (44)",
-        ),
+        )
+        | outcomes.attribute({"flat_directions": count - curved}),
     ),
     snakemake.output[0],
     "alignment",

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import xarray as xr
 from intervals import bounded
-from network_files import read_network, read_parity
+from network_files import has_zero_loss, read_network, read_parity
 
-from sgd_escape import storage
+from sgd_escape import outcomes, storage
 from sgd_escape.batches import SAMPLINGS, stream_key
 from sgd_escape.chains import TrackedNetwork
 from sgd_escape.escape_paths import Origin, Surroundings, departures, lowered_losses, surroundings
 from sgd_escape.estimation import mean_over_runs
-from sgd_escape.first_passage import first_passage
+from sgd_escape.first_passage import first_passage, no_passage
 from sgd_escape.langevin import states_after
 
 params, study, seed = snakemake.params, snakemake.params.study, int(snakemake.wildcards.seed)
@@ -67,9 +67,15 @@ def around(when, found, seen):
     }
 
 
-passage = first_passage(
-    chain, batches, exits * initial_loss, key, runs=runs.tolist(), max_steps=params.max_steps
-).first_passage_step
+zero_loss = has_zero_loss(snakemake.input.pretrained)
+record = (
+    no_passage(runs.size, exits.size, params.max_steps)
+    if zero_loss
+    else first_passage(
+        chain, batches, exits * initial_loss, key, runs=runs.tolist(), max_steps=params.max_steps
+    )
+)
+passage = record.first_passage_step
 passed = [np.flatnonzero(passage[:, index]) for index in range(exits.size)]
 at_exits = [
     networks_after(some, passage[some, index]) if some.size else []
@@ -120,6 +126,13 @@ storage.write(
             study | {"n_samples": params.n_samples, "root_seed": params.seed},
             seed=seed,
             equations="(15), (44), (45)",
+        )
+        | outcomes.attribute(
+            outcomes.of_runs(record.diverged)
+            | {
+                "zero_loss": int(zero_loss),
+                "flat_directions": max(params.directions - len(origin.pairs.value), 0),
+            }
         )
     ),
     snakemake.output[0],

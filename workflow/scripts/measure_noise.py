@@ -8,7 +8,7 @@ import xarray as xr
 from architectures import ARCHITECTURES, LOSSES
 from training_files import job_checkpoint
 
-from sgd_escape import storage
+from sgd_escape import outcomes, storage
 from sgd_escape.batches import passes, stream_key
 from sgd_escape.noise_dynamics import noise_dynamics, spaced_epochs
 
@@ -47,7 +47,8 @@ storage.write(
         },
         {"epoch": np.arange(study["epochs"] + 1), "trace_epoch": trace_epochs},
         storage.attributes(study, seed=study["seed"], equations="(8), (9)")
-        | {"architecture": wildcards.architecture, "loss_function": wildcards.loss},
+        | {"architecture": wildcards.architecture, "loss_function": wildcards.loss}
+        | outcomes.attribute(outcomes.of_runs(np.isnan(measured.loss[-1:]))),
     ),
     snakemake.output[0],
     "noise",

@@ -6,6 +6,7 @@ import numpy as np
 from sgd_escape import storage
 from sgd_escape.datasets import parity_subset
 from sgd_escape.networks import Dense, Network
+from sgd_escape.outcomes import outcomes_of
 
 
 def read_parity(path: str, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,3 +23,8 @@ def read_network(path: str) -> Network:
         Dense(array["hidden_weight"], array["hidden_bias"]),
         Dense(array["output_weight"][:, None], array["output_bias"][None]),
     )
+
+
+def has_zero_loss(path: str) -> bool:
+    """Whether the loss of the pre-trained network is zero to rounding."""
+    return "zero_loss" in outcomes_of(storage.read(path, "pretrained"))

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from network_files import read_parity
 
-from sgd_escape import storage
+from sgd_escape import outcomes, storage
 from sgd_escape.batches import SAMPLINGS, stream_key
 from sgd_escape.networks import init_network
 from sgd_escape.training import train
@@ -26,6 +26,7 @@ trained = train(
 )
 hidden, output = trained.network
 training_loss = np.asarray(trained.training_loss, np.float64)
+before_rectifier = np.asarray(hidden.weighted_sums(inputs) + hidden.bias)
 storage.write(
     xr.Dataset(
         {
@@ -40,6 +41,10 @@ storage.write(
             study | {"n_samples": params.n_samples, "hidden_units": params.hidden_units},
             seed=seed,
             equations="(1), (2)",
+        )
+        | outcomes.attribute(
+            outcomes.of_examples(inputs, labels)
+            | outcomes.of_minimum(training_loss[-1], labels, before_rectifier)
         ),
     ),
     snakemake.output[0],

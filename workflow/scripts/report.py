@@ -2,6 +2,8 @@ from prologue import begin
 
 begin(snakemake)
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from sgd_escape.claims import from_csv
 files, config = snakemake.input, snakemake.params.config
 linear_regression = storage.read(files.fit_linear_regression, "fit")
 network = storage.read(files.fit_network, "fit")
-text = {name: Path(files[name]).read_text("utf-8") for name in ["claims", "paper", "provenance"]}
+texts = ["claims", "outcomes", "paper", "provenance"]
+text = {name: Path(files[name]).read_text("utf-8") for name in texts}
 page = report.render(
     files.template,
     claims=from_csv(text["claims"]),
@@ -25,6 +28,11 @@ page = report.render(
     passage_counts=[
         *report.count_passages("linear regression", linear_regression),
         *report.count_passages("network", network),
+    ],
+    outcomes=list(csv.DictReader(io.StringIO(text["outcomes"]))),
+    precisions=[
+        report.Precision.of(Path(path).stem, json.loads(Path(path).read_text("utf-8")))
+        for path in files.assessments
     ],
     outliers=[report.count_outliers(storage.read(path, "hessian")) for path in files.hessian],
     minimum={name: network[name].item() for name in ["seed", "curvature", "effective_dimension"]},

@@ -5,7 +5,7 @@ begin(snakemake)
 import numpy as np
 import xarray as xr
 
-from sgd_escape import storage
+from sgd_escape import outcomes, storage
 from sgd_escape.batches import WithReplacement, stream_key
 from sgd_escape.chains import gaussian_regression, sample_states
 
@@ -29,7 +29,8 @@ storage.write(
             "minimum_loss": ((), float(chain.minimum_loss)),
         },
         {"eta": np.asarray(etas, float), "batch_size": batch_sizes},
-        storage.attributes(study, seed=seed, equations="(2)"),
+        storage.attributes(study, seed=seed, equations="(2)")
+        | outcomes.attribute(outcomes.of_runs(~np.isfinite(theta).all(axis=-1))),
     ),
     snakemake.output[0],
     "stationary_samples",

@@ -1,0 +1,31 @@
+# Where a width of the exponent's interval is asked for: is it reached, after so many rounds of runs?
+checkpoint assess_precision:
+    input:
+        shards=lambda wildcards: shards(
+            f"results/{wildcards.study}",
+            wildcards.case,
+            config[wildcards.study]["first_passage"],
+            int(wildcards.rounds),
+        ),
+        source=sources("assess_precision.py"),
+    output:
+        "results/{study}/precision/{case}_rounds{rounds}.json",
+    log:
+        "results/logs/assess_precision/{study}/{case}_rounds{rounds}.log",
+    benchmark:
+        "results/benchmarks/assess_precision/{study}_{case}_rounds{rounds}.tsv"
+    wildcard_constraints:
+        study="linear_regression|network",
+        case="first_passage_[^/]+",
+        rounds=r"\d+",
+    conda:
+        ENVIRONMENT
+    params:
+        seed=config["seed"],
+        fits=config["fits"],
+        study=lambda wildcards: {
+            key: config[wildcards.study]["first_passage"][key]
+            for key in ["runs", "fit_range", "exponent_width", "max_runs"]
+        },
+    script:
+        "../scripts/assess_precision.py"

@@ -1,0 +1,17 @@
+from prologue import begin
+
+begin(snakemake)
+
+import csv
+import io
+
+from sgd_escape import storage
+from sgd_escape.outcomes import MEANINGS, outcomes_of
+
+table = io.StringIO()
+writer = csv.writer(table, lineterminator="\n")
+writer.writerow(["file", "outcome", "count", "meaning"])
+for path in snakemake.input.files:
+    for name, count in outcomes_of(storage.read(path, "fit")).items():
+        writer.writerow([path, name, count, MEANINGS[name]])
+storage.write_bytes_atomically(snakemake.output[0], table.getvalue().encode())
