@@ -211,8 +211,18 @@ def test_a_figure_without_caption_is_refused() -> None:
 
 
 def test_a_figure_that_is_no_png_is_refused() -> None:
-    with pytest.raises(SgdEscapeError, match="fig3a is not a PNG"):
+    with pytest.raises(SgdEscapeError, match=r"fig3a\.png is no whole PNG"):
         embed_figures({"fig3a": b"%PDF"}, {"fig3a": "Caption."})
+
+
+def test_a_figure_that_is_cut_or_has_a_flipped_bit_is_refused() -> None:
+    # The twelve bytes of the end marker hold nothing of the image.
+    places = range(len(PNG) - 12)
+    flipped = [PNG[:place] + bytes([PNG[place] ^ 1]) + PNG[place + 1 :] for place in places]
+    cut = [PNG[:length] for length in range(len(PNG) - 4)]
+    for damaged in [*flipped, *cut]:
+        with pytest.raises(SgdEscapeError, match=r"fig3a\.png is no whole PNG image: .* Delete it"):
+            embed_figures({"fig3a": damaged}, {"fig3a": "Caption."})
 
 
 def test_sizes_are_those_of_the_paper_beside_ours() -> None:
@@ -249,6 +259,13 @@ def test_run_times_are_summed_by_rule(tmp_path: Path) -> None:
     assert claims[:3] == ("claims", 1, 0.25)
     assert math.isnan(claims.peak_memory)
     assert pretrain == RunTime("pretrain", 2, 30.75, 400.25)
+
+
+@pytest.mark.parametrize("content", ["", "s\n", "s\tmax_rss\n0.2\n", "s\tmax_rss\nx\t1\n", "s\x00"])
+def test_a_damaged_benchmark_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "claims.tsv").write_text(content)
+    with pytest.raises(SgdEscapeError, match=r"claims\.tsv is damaged: .* Delete it"):
+        collect_run_times(tmp_path)
 
 
 def test_without_benchmarks_there_are_no_run_times(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 import errno
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -363,32 +362,6 @@ def test_a_missing_folder_for_temporary_files_is_reported(tmp_path, monkeypatch)
     with pytest.raises(SgdEscapeError, match=r"could not be prepared .* set TMPDIR"):
         storage.write(example("stationary"), tmp_path / "stationary.nc", "stationary")
     assert names_in(tmp_path) == []
-
-
-def test_a_write_cut_short_leaves_nothing_behind(tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
-    try:
-        with pytest.raises(SgdEscapeError, match="File too large"):
-            storage.write_bytes_atomically(tmp_path / "figure.pdf", bytes(2**20))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert names_in(tmp_path) == []
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(SgdEscapeError, match=r"No such file or directory. Check that .*absent is"):
-        storage.write_bytes_atomically(tmp_path / "absent" / "claims.csv", b"id")
-
-
-def test_bytes_replace_what_stood_there_with_ordinary_permissions(tmp_path):
-    path = tmp_path / "claims.csv"
-    path.write_bytes(b"old")
-    usual = path.stat().st_mode
-    storage.write_bytes_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_mode == usual
-    assert names_in(tmp_path) == ["claims.csv"]
 
 
 def test_attributes_are_pure_and_leave_out_what_is_not_given():

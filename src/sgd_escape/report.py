@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ from typing import Any, NamedTuple
 import xarray as xr
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from sgd_escape.claims import Claim, cases, summary
 from sgd_escape.config import flatten
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.files import RUN_AGAIN
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _OPEN_UP_TO = 12
 
 
@@ -167,14 +169,11 @@ def group_claims(claims: Sequence[Claim]) -> list[ClaimGroup]:
 def embed_figures(images: Mapping[str, bytes], captions: Mapping[str, str]) -> list[Figure]:
     """Those of the paper first, by their number there, then the others by name.
 
-    Raises `SgdEscapeError` if an image is no PNG or has no caption.
+    Raises `SgdEscapeError` if an image is no PNG, is damaged or has no caption.
     """
     figures = []
     for name in sorted(images, key=lambda name: (not _paper_number(name), name)):
-        if not images[name].startswith(_PNG_SIGNATURE):
-            raise SgdEscapeError(
-                f"the figure {name} is not a PNG image. Delete it and run the same command again"
-            )
+        _check_png(name, images[name])
         caption = " ".join(captions.get(name, "").split())
         if not caption:
             raise SgdEscapeError(
@@ -184,6 +183,17 @@ def embed_figures(images: Mapping[str, bytes], captions: Mapping[str, str]) -> l
         image = "data:image/png;base64," + base64.b64encode(images[name]).decode()
         figures.append(Figure(name, _label(name), caption, image))
     return figures
+
+
+def _check_png(name: str, content: bytes) -> None:
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+    # Pillow reports a damaged chunk as SyntaxError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SgdEscapeError(
+            f"figures/{name}.png is no whole PNG image: {error}. {RUN_AGAIN}"
+        ) from error
 
 
 def _paper_number(name: str) -> re.Match[str] | None:
@@ -233,21 +243,36 @@ def count_outliers(hessian: xr.Dataset) -> OutlierCount:
 
 
 def collect_run_times(folder: str | Path) -> list[RunTime]:
-    """Snakemake's benchmark files RULE.tsv and RULE/JOB.tsv below a folder, summed by rule."""
+    """Snakemake's benchmark files RULE.tsv and RULE/JOB.tsv below a folder, summed by rule.
+
+    Raises `SgdEscapeError` if one of them is damaged.
+    """
     folder = Path(folder)
-    jobs: dict[str, list[dict[str, str]]] = {}
+    jobs: dict[str, list[RunTime]] = {}
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with path.open(encoding="utf-8", newline="") as file:
-            jobs.setdefault(rule, []).extend(csv.DictReader(file, delimiter="\t"))
-    return [_run_time(rule, rows) for rule, rows in sorted(jobs.items())]
+        jobs.setdefault(rule, []).append(_run_time(rule, path))
+    return [_summed(rule, parts) for rule, parts in sorted(jobs.items())]
 
 
-def _run_time(rule: str, rows: Sequence[Mapping[str, str]]) -> RunTime:
-    seconds, memory = (_numbers(rows, column) for column in ("s", "max_rss"))
-    return RunTime(rule, len(rows), math.fsum(seconds), max(memory, default=math.nan))
+def _run_time(rule: str, path: Path) -> RunTime:
+    try:
+        rows = list(csv.DictReader(path.read_text("utf-8").splitlines(), delimiter="\t"))
+        if not rows:
+            raise ValueError("it has no line of numbers")
+        # Snakemake writes "-" or "NA" for a job that ended before its first look at the memory.
+        memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("-", "NA")]
+        seconds = math.fsum(float(row["s"]) for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SgdEscapeError(f"{path} is damaged: {error}. {RUN_AGAIN}") from error
+    return RunTime(rule, len(rows), seconds, max(memory, default=math.nan))
 
 
-def _numbers(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
-    # Snakemake writes "-" or "NA" for a job that ended before its first look at the memory.
-    return [float(row[column]) for row in rows if row[column] not in ("-", "NA")]
+def _summed(rule: str, parts: Sequence[RunTime]) -> RunTime:
+    memory = [part.peak_memory for part in parts if not math.isnan(part.peak_memory)]
+    return RunTime(
+        rule,
+        sum(part.jobs for part in parts),
+        math.fsum(part.seconds for part in parts),
+        max(memory, default=math.nan),
+    )

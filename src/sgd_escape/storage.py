@@ -5,12 +5,8 @@ hang on damaged bytes, so they are checked before it sees them. The attribute `c
 says which content a file holds, whatever the version and settings of the library that wrote it.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +17,12 @@ import xarray as xr
 
 from sgd_escape import __version__
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.files import RUN_AGAIN, write_bytes_atomically
 
 _DIGEST = "content_sha256"
 _SEAL = b"\nsha256:"
 _SEAL_BYTES = len(_SEAL) + 64
 _CHUNK_BYTES = 2**20
-_RUN_AGAIN = "Delete it and run the same command again"
 
 
 class FileKind(NamedTuple):
@@ -626,17 +622,17 @@ def read(path: str | Path, kind: str) -> xr.Dataset:
     # Whatever the library makes of a strange file, it is the file that is at fault.
     except Exception as error:
         raise SgdEscapeError(
-            f"{path} cannot be decoded as NetCDF ({type(error).__name__}: {error}). {_RUN_AGAIN}"
+            f"{path} cannot be decoded as NetCDF ({type(error).__name__}: {error}). {RUN_AGAIN}"
         ) from error
     recorded = dataset.attrs.get(_DIGEST, "nothing")
     if recorded != digest:
         raise SgdEscapeError(
             f"{path} was edited: its content has SHA-256 {digest}, recorded is {recorded}. "
-            f"{_RUN_AGAIN}"
+            f"{RUN_AGAIN}"
         )
     faults = _faults(dataset, KINDS[kind])
     if faults:
-        raise SgdEscapeError(f"{path} is not a {kind} file: {'; '.join(faults)}. {_RUN_AGAIN}")
+        raise SgdEscapeError(f"{path} is not a {kind} file: {'; '.join(faults)}. {RUN_AGAIN}")
     return dataset
 
 
@@ -681,47 +677,6 @@ def content_digest(dataset: xr.Dataset) -> str:
     return digest.hexdigest()
 
 
-def write_bytes_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, flush, rename.
-
-    Raises SgdEscapeError when it cannot be written; what stood at `path` is then untouched.
-    """
-    path = Path(path)
-    # Unique, as a job that outlived a killed run may still be writing the same file.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SgdEscapeError(
-            f"{path} was not written: {error.strerror}. {_remedy(error, path.parent)}, "
-            "then run the same command again"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    # The file is whole by now, and some network file systems refuse to flush a folder.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remedy(error: OSError, folder: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"Free some space for {folder}"
-    return f"Check that {folder} is a folder that you may write to"
-
-
 def _seal(content: bytes) -> bytes:
     return _SEAL + hashlib.sha256(content).hexdigest().encode()
 
@@ -737,12 +692,12 @@ def _unsealed(path: Path) -> bytes:
     if not seal.startswith(_SEAL):
         raise SgdEscapeError(
             f"{path} does not end with its checksum: it was truncated, edited or is no file of "
-            f"ours. {_RUN_AGAIN}"
+            f"ours. {RUN_AGAIN}"
         )
     if seal != _seal(content):
         raise SgdEscapeError(
             f"{path} was damaged or edited: its checksum differs from the one at its end. "
-            f"{_RUN_AGAIN}"
+            f"{RUN_AGAIN}"
         )
     return content
 

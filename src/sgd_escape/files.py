@@ -1,0 +1,126 @@
+"""Files that are written whole or not at all, and the folders that they stand in."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from sgd_escape.errors import SgdEscapeError
+
+RUN_AGAIN = "Delete it and run the same command again"
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{8}\.tmp")
+_LEAST_FREE_BYTES = 10 * 2**20
+
+
+def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, flush, rename.
+
+    Raises SgdEscapeError when it cannot be written; what stood at `path` is then untouched.
+    """
+    path = Path(path)
+    # Unique, as a job that outlived a killed run may still be writing the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SgdEscapeError(
+            f"{path} was not written: {error.strerror}. {_remedy(error, path.parent)}, "
+            "then run the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    _flush_folder(path.parent)
+
+
+def write_with_checksum(path: str | Path, data: bytes) -> None:
+    """Write a file, and beside it `path`.sha256 in the form that `sha256sum -c` reads.
+
+    Raises SgdEscapeError when they cannot be written.
+    """
+    write_bytes_atomically(path, data)
+    write_bytes_atomically(_checksum_path(path), _checksum_line(path, data))
+
+
+def read_with_checksum(path: str | Path) -> bytes:
+    """What `write_with_checksum` wrote.
+
+    Raises SgdEscapeError when one of the two files is missing, damaged or edited.
+    """
+    try:
+        data, checksum = Path(path).read_bytes(), _checksum_path(path).read_bytes()
+    except OSError as error:
+        raise SgdEscapeError(
+            f"{error.filename} cannot be read: {error.strerror}. Run the command that makes it "
+            "first"
+        ) from error
+    if checksum != _checksum_line(path, data):
+        raise SgdEscapeError(
+            f"{path} was damaged or edited: its checksum differs from the one in "
+            f"{_checksum_path(path).name}. {RUN_AGAIN}"
+        )
+    return data
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises SgdEscapeError when a folder may not be written to or has hardly any space left."""
+    if not os.access(folder, os.W_OK):
+        raise SgdEscapeError(
+            f"{Path(folder).absolute()} may not be written to, but results are made there. Make "
+            "it writable, or choose another folder by --directory, then run the same command again"
+        )
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise SgdEscapeError(
+            f"{Path(folder).absolute()} is on a disk that has {free / 2**20:.1f} MB left, needed "
+            f"are at least {_LEAST_FREE_BYTES >> 20}. Free some space there, then run the same "
+            "command again"
+        )
+
+
+def tidy(folder: str | Path) -> None:
+    """Remove what killed jobs left half-written, and date files of the future now.
+
+    Files have a date of the future when the clock was set back; made from them, a new file would
+    seem older than what it was made from. For the one who holds the lock of the folder: what a job
+    of a dead run is still writing is removed too.
+    """
+    for path in Path(folder).rglob("*"):
+        with contextlib.suppress(OSError):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink()
+            elif path.stat().st_mtime > time.time():
+                os.utime(path)
+
+
+def _flush_folder(folder: Path) -> None:
+    # The file is whole by now, and some network file systems refuse to flush a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remedy(error: OSError, folder: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Free some space for {folder}"
+    return f"Check that {folder} is a folder that you may write to"
+
+
+def _checksum_path(path: str | Path) -> Path:
+    return Path(f"{path}.sha256")
+
+
+def _checksum_line(path: str | Path, data: bytes) -> bytes:
+    return f"{hashlib.sha256(data).hexdigest()}  {Path(path).name}\n".encode()
