@@ -1,4 +1,5 @@
 import fcntl
+import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -38,6 +39,23 @@ onstart:
         sys.exit(
             "error: another run is at work in this folder; wait for it or stop it first"
         )
+    for folder in [
+        "results",
+        ".cache",
+        ROOT / "src",
+        ROOT / "workflow",
+        ROOT / "config",
+    ]:
+        tidy(folder)
+
+
+onerror:
+    print(
+        "The run stopped before its end, for the reasons above; a job that died with SIGKILL was "
+        "killed from outside, perhaps as memory ran out. Whatever is finished is kept: run the "
+        "same command again to go on.",
+        file=sys.stderr,
+    )
 
 
 rule all:

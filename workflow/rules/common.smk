@@ -1,9 +1,11 @@
 import ast
 import json
+import os.path
 import sys
 
 from sgd_escape.config import load_schema, validate
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.files import check_folder, read_with_checksum, tidy
 
 PACKAGE = ROOT / "src" / "sgd_escape"
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -11,6 +13,8 @@ ENVIRONMENT = str(ROOT / "environment.yml")
 
 try:
     validate(config, load_schema(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
+    for folder in filter(os.path.exists, [".", "results"]):
+        check_folder(folder)
 except SgdEscapeError as error:
     sys.exit(f"error: {error}")
 
@@ -98,11 +102,9 @@ def noise_study(noise, wildcards):
 def decision(path):
     """What a checkpoint decided, from its JSON file."""
     try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        sys.exit(
-            f"error: {path} cannot be read ({error}). Delete it and run the same command again"
-        )
+        return json.loads(read_with_checksum(path))
+    except SgdEscapeError as error:
+        sys.exit(f"error: {error}")
 
 
 def assessments(folder, case, study):

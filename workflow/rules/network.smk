@@ -65,6 +65,7 @@ checkpoint choose_reference_seed:
         source=sources("choose_reference_seed.py"),
     output:
         "results/network/reference_seed.json",
+        "results/network/reference_seed.json.sha256",
     log:
         "results/logs/choose_reference_seed.log",
     benchmark:

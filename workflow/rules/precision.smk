@@ -10,6 +10,7 @@ checkpoint assess_precision:
         source=sources("assess_precision.py"),
     output:
         "results/{study}/precision/{case}_rounds{rounds}.json",
+        "results/{study}/precision/{case}_rounds{rounds}.json.sha256",
     log:
         "results/logs/assess_precision/{study}/{case}_rounds{rounds}.log",
     benchmark:

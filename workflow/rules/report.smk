@@ -8,6 +8,7 @@ rule provenance:
         source=sources("provenance.py"),
     output:
         "results/provenance.json",
+        "results/provenance.json.sha256",
     log:
         "results/logs/provenance.log",
     benchmark:
@@ -52,6 +53,7 @@ rule claims:
         source=sources("claims.py"),
     output:
         report("results/claims.csv", caption="../report/claims.rst", category="Claims"),
+        "results/claims.csv.sha256",
     log:
         "results/logs/claims.log",
     benchmark:
@@ -111,6 +113,7 @@ rule collect_outcomes:
             caption="../report/outcomes.rst",
             category="Outcomes",
         ),
+        "results/outcomes.csv.sha256",
     log:
         "results/logs/collect_outcomes.log",
     benchmark:
@@ -124,12 +127,14 @@ rule collect_outcomes:
 rule write_report:
     input:
         outcomes="results/outcomes.csv",
+        outcomes_checksum="results/outcomes.csv.sha256",
         assessments=lambda wildcards: last_assessments(),
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
         captions=expand(
             str(ROOT / "workflow" / "report" / "{figure}.rst"), figure=FIGURES
         ),
         claims="results/claims.csv",
+        claims_checksum="results/claims.csv.sha256",
         fit_linear_regression="results/fits/linear_regression.nc",
         fit_network="results/fits/network.nc",
         hessian=expand(
@@ -139,6 +144,7 @@ rule write_report:
         paper=str(ROOT / "config" / "paper.yaml"),
         template=str(ROOT / "workflow" / "report" / "report.html.jinja2"),
         provenance="results/provenance.json",
+        provenance_checksum="results/provenance.json.sha256",
         source=sources("report.py"),
     output:
         "results/report.html",

@@ -7,8 +7,8 @@ import json
 from first_passage_files import gathered
 from fits import exponent_so_far
 
-from sgd_escape import storage
 from sgd_escape.estimation import Bootstrap, reason_to_stop
+from sgd_escape.files import write_with_checksum
 
 params, study = snakemake.params, snakemake.params.study
 record = gathered(snakemake.input.shards)
@@ -26,4 +26,4 @@ assessment = {
         max_runs=study["max_runs"],
     ),
 }
-storage.write_bytes_atomically(snakemake.output[0], json.dumps(assessment, indent=2).encode())
+write_with_checksum(snakemake.output[0], json.dumps(assessment, indent=2).encode())

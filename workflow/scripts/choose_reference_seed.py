@@ -5,6 +5,7 @@ begin(snakemake)
 import json
 
 from sgd_escape import storage
+from sgd_escape.files import write_with_checksum
 
 seeds = snakemake.params.seeds
 leading = [
@@ -18,4 +19,4 @@ chosen = {
     "seed": min(distance, key=distance.get),
     "largest_eigenvalue": dict(zip(seeds, leading, strict=True)),
 }
-storage.write_bytes_atomically(snakemake.output[0], json.dumps(chosen, indent=2).encode())
+write_with_checksum(snakemake.output[0], json.dumps(chosen, indent=2).encode())

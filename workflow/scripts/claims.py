@@ -8,6 +8,7 @@ import yaml
 
 from sgd_escape import storage
 from sgd_escape.claims import Datasets, evaluate, load_claims, to_csv
+from sgd_escape.files import write_with_checksum
 
 files, config = snakemake.input, snakemake.params.config
 seeds, epochs = config["network"]["pretraining"]["seeds"], config["decoupling"]["epochs"]
@@ -26,4 +27,4 @@ datasets = Datasets(
 )
 paper = yaml.safe_load(Path(files.paper).read_text(encoding="utf-8"))
 claims = evaluate(load_claims(files.claims), datasets, config, paper)
-storage.write_bytes_atomically(snakemake.output[0], to_csv(claims).encode())
+write_with_checksum(snakemake.output[0], to_csv(claims).encode())

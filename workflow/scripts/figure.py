@@ -12,6 +12,7 @@ from sgd_escape import (
     storage,
 )
 from sgd_escape.figure_style import encoded
+from sgd_escape.files import write_bytes_atomically
 
 MODULES = [
     figures,
@@ -47,4 +48,4 @@ def read(path):
 name, picture_format = snakemake.params.figure, snakemake.wildcards.format
 draw = next(getattr(module, name) for module in MODULES if hasattr(module, name))
 picture = encoded(draw(*map(read, snakemake.input.data)), picture_format)
-storage.write_bytes_atomically(snakemake.output[0], picture)
+write_bytes_atomically(snakemake.output[0], picture)

@@ -1,8 +1,10 @@
 """What every script does first: hold the job to its threads, and report errors in one line."""
 
+import contextlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +28,8 @@ def begin(snakemake: Any) -> None:
         else:
             message = "".join(traceback.format_exception(kind, error, trace))
         sys.stderr.write(message)
-        with open(snakemake.log[0], "w") as log:
-            log.write(message)
+        # On a full disk there is no room for it.
+        with contextlib.suppress(OSError):
+            Path(snakemake.log[0]).write_text(message)
 
     sys.excepthook = report

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import requires, version
 
 from sgd_escape import storage
+from sgd_escape.files import write_with_checksum
 
 
 def git(*arguments):
@@ -36,4 +37,4 @@ provenance = {
     "config_sha256": storage.attributes(snakemake.params.config)["config_sha256"],
 }
 content = json.dumps(provenance, indent=2, ensure_ascii=False) + "\n"
-storage.write_bytes_atomically(snakemake.output[0], content.encode())
+write_with_checksum(snakemake.output[0], content.encode())
