@@ -166,3 +166,8 @@ def passage_runs(wildcards):
     if (wildcards.eta, wildcards.B) in listed and not in_study_of_the_paper(wildcards):
         return {"runs": collapse["runs"], "shards": 1, "exponent_width": None}
     return config["network"]["first_passage"]
+
+
+def doubling(amount):
+    """A resource of which a job gets twice as much each time that it is tried again."""
+    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)

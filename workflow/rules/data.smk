@@ -11,11 +11,13 @@ rule download:
         data_set="mnist|fashion_mnist|cifar10",
     # The longest jobs wait for it.
     priority: 40
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=doubling(1500),
+        runtime=doubling(20),
     params:
         data=config["data"],
     script:

@@ -12,11 +12,14 @@ rule train_decoupling:
     benchmark:
         "results/benchmarks/train_decoupling.tsv"
     priority: 10
+    group:
+        "decoupling"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(20),
     params:
         study={
             key: DECOUPLING[key]
@@ -46,12 +49,15 @@ rule decoupling_spectrum:
     benchmark:
         "results/benchmarks/decoupling_spectrum/epoch{epoch}.tsv"
     priority: 10
+    group:
+        "decoupling"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        # Three matrices of N x N float64.
-        mem_mb=600 + 24 * DECOUPLING["n_samples"] ** 2 // 10**6,
-        runtime=60,
+        # Three matrices of N x N float64, and their eigenvalues in time N^3.
+        mem_mb=doubling(600 + 36 * DECOUPLING["n_samples"] ** 2 // 10**6),
+        runtime=doubling(20 + DECOUPLING["n_samples"] ** 3 // 10**11),
     params:
         seed=config["seed"],
         fits=config["fits"],

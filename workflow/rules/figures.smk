@@ -69,8 +69,14 @@ for figure, data in FIGURES.items():
             f"results/logs/draw_figure/{figure}_{{format}}.log",
         benchmark:
             f"results/benchmarks/draw_figure/{figure}_{{format}}.tsv"
+        group:
+            "closing"
         conda:
             ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=doubling(500),
+            runtime=doubling(10),
         params:
             figure=figure,
         script:

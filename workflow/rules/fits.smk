@@ -33,8 +33,14 @@ rule fit_stationary:
         "results/logs/fit_stationary.log",
     benchmark:
         "results/benchmarks/fit_stationary.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -55,8 +61,14 @@ rule fit_linear_regression:
         "results/logs/fit_linear_regression.log",
     benchmark:
         "results/benchmarks/fit_linear_regression.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -79,8 +91,14 @@ rule fit_network:
         "results/logs/fit_network.log",
     benchmark:
         "results/benchmarks/fit_network.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -111,8 +129,14 @@ rule fit_collapse:
         "results/logs/fit_collapse.log",
     benchmark:
         "results/benchmarks/fit_collapse.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -137,8 +161,14 @@ rule fit_noise:
         "results/logs/fit_noise.log",
     benchmark:
         "results/benchmarks/fit_noise.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],

@@ -22,9 +22,10 @@ rule splitting:
         "results/benchmarks/splitting.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -44,9 +45,10 @@ rule coverage:
         "results/benchmarks/coverage.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -66,9 +68,10 @@ rule weak_noise:
         "results/benchmarks/weak_noise.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -91,9 +94,10 @@ rule ladder_data:
         "results/benchmarks/ladder_data/d{d}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(60),
     params:
         seed=config["seed"],
         study={
@@ -124,11 +128,14 @@ rule ladder:
         "results/logs/ladder.log",
     benchmark:
         "results/benchmarks/ladder.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -148,9 +155,10 @@ rule regime_map:
         "results/benchmarks/regime_map.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(500),
+        runtime=doubling(30),
     params:
         study=config["laboratory"]["regime_map"],
     script:
@@ -168,9 +176,10 @@ rule critical_dimension:
         "results/benchmarks/critical_dimension.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1500),
+        runtime=doubling(60),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -190,9 +199,10 @@ rule exit_rates:
         "results/benchmarks/exit_rates/d{d}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1500),
+        runtime=doubling(60),
     params:
         seed=config["seed"],
         study=config["laboratory"]["double_well"],
@@ -210,11 +220,14 @@ rule double_well:
         "results/logs/double_well.log",
     benchmark:
         "results/benchmarks/double_well.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],

@@ -12,9 +12,10 @@ rule sample_stationary:
         "results/benchmarks/sample_stationary.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=doubling(1000),
+        runtime=doubling(20),
     params:
         seed=config["seed"],
         study={
@@ -42,9 +43,10 @@ rule first_passage_linear_regression:
         "results/benchmarks/first_passage_linear_regression/d{d}_eta{eta}_B{B}_runs{first}-{last}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=doubling(1000),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         study={
@@ -69,7 +71,13 @@ rule gather_linear_regression:
         "results/logs/gather_linear_regression/d{d}_eta{eta}_B{B}.log",
     benchmark:
         "results/benchmarks/gather_linear_regression/d{d}_eta{eta}_B{B}.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     script:
         "../scripts/gather_first_passage.py"

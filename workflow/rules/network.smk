@@ -1,4 +1,6 @@
 NETWORK = config["network"]
+# Weights and biases of 784-hidden_units-1.
+PARAMETERS = 786 * NETWORK["hidden_units"] + 1
 # Not marked as ancient, although its content is the same wherever it came from: where such a file
 # is made again, Snakemake leaves out the jobs behind it that have no output yet (its issue 4166).
 MNIST = "results/data/mnist.nc"
@@ -15,11 +17,14 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain/seed{seed}.tsv"
     priority: 20
+    group:
+        "minima"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=doubling(1000),
+        runtime=doubling(20),
     params:
         n_samples=NETWORK["n_samples"],
         hidden_units=NETWORK["hidden_units"],
@@ -44,11 +49,15 @@ rule hessian_outliers:
     benchmark:
         "results/benchmarks/hessian_outliers/seed{seed}.tsv"
     priority: 20
+    group:
+        "minima"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        # A few matrices of P x P float64, and their eigenvalues in time P^3.
+        mem_mb=doubling(600 + 40 * PARAMETERS**2 // 10**6),
+        runtime=doubling(20 + PARAMETERS**3 // 10**11),
     params:
         n_samples=NETWORK["n_samples"],
         study=NETWORK["hessian"],
@@ -71,8 +80,13 @@ checkpoint choose_reference_seed:
     benchmark:
         "results/benchmarks/choose_reference_seed.tsv"
     priority: 20
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seeds=NETWORK["pretraining"]["seeds"],
         curvature=NETWORK["paper_values"]["curvature"],
@@ -93,9 +107,11 @@ rule first_passage_network:
         "results/benchmarks/first_passage_network/seed{seed}_eta{eta}_B{B}_runs{first}-{last}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=120,
+        # The kernel, N x N float32, and as much again while it is made.
+        mem_mb=doubling(600 + 14 * NETWORK["n_samples"] ** 2 // 10**6),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         n_samples=NETWORK["n_samples"],
@@ -121,8 +137,14 @@ rule gather_network:
         "results/logs/gather_network/seed{seed}_eta{eta}_B{B}.log",
     benchmark:
         "results/benchmarks/gather_network/seed{seed}_eta{eta}_B{B}.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     script:
         "../scripts/gather_first_passage.py"
 
@@ -141,9 +163,10 @@ rule measure_escape:
         "results/benchmarks/measure_escape/seed{seed}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=2500,
-        runtime=60,
+        mem_mb=doubling(2500),
+        runtime=doubling(30),
     params:
         seed=config["seed"],
         confidence=config["fits"]["confidence"],

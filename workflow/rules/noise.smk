@@ -20,9 +20,13 @@ rule measure_noise:
     priority: 30
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        # The images, 12 kB each at most, and as much again several times while they are read.
+        mem_mb=doubling(
+            1200 + max(NOISE[name]["n_samples"] for name in ARCHITECTURES) // 20
+        ),
+        runtime=doubling(60),
     params:
         study=lambda wildcards: noise_study(NOISE, wildcards),
     script:
@@ -42,9 +46,10 @@ rule measure_alignment:
         "results/benchmarks/measure_alignment/seed{seed}.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=doubling(1200),
+        runtime=doubling(20),
     params:
         seed=config["seed"],
         n_samples=NETWORK["n_samples"],

@@ -13,8 +13,14 @@ rule provenance:
         "results/logs/provenance.log",
     benchmark:
         "results/benchmarks/provenance.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         config=config,
     script:
@@ -58,8 +64,14 @@ rule claims:
         "results/logs/claims.log",
     benchmark:
         "results/benchmarks/claims.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         config=config,
     script:
@@ -152,8 +164,14 @@ rule write_report:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         config=config,
         benchmarks="results/benchmarks",
