@@ -21,6 +21,10 @@ checkpoint assess_precision:
         rounds=r"\d+",
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     params:
         seed=config["seed"],
         fits=config["fits"],

@@ -132,6 +132,10 @@ rule collect_outcomes:
         "results/benchmarks/collect_outcomes.tsv"
     conda:
         ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=doubling(500),
+        runtime=doubling(10),
     script:
         "../scripts/collect_outcomes.py"
 
