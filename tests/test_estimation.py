@@ -12,6 +12,7 @@ from sgd_escape.estimation import (
     Passages,
     compare_models,
     curvature_and_dimension,
+    enough_passages,
     exact_log_likelihood,
     fit_intercept,
     fit_line,
@@ -22,6 +23,7 @@ from sgd_escape.estimation import (
     mean_over_runs,
     mean_passage_time,
     passage_steps,
+    reason_to_stop,
     relative_scatter,
     stationary_exponent_histogram,
     stationary_exponent_likelihood,
@@ -623,3 +625,60 @@ def test_the_scatter_about_a_line_is_that_which_was_put_in() -> None:
 def test_points_on_a_line_do_not_scatter() -> None:
     x = np.arange(1.0, 8.0)
     assert relative_scatter(x, 3 * x - 2) == pytest.approx(0, abs=1e-7)
+
+
+def narrow_to(width: float) -> Estimate:
+    return Estimate(*map(np.asarray, (3.0, 2.0, 2.0 + width)))
+
+
+@pytest.mark.parametrize(
+    ("exponent", "after_next", "reason"),
+    [
+        (narrow_to(0.5), 200, "narrow enough"),
+        (narrow_to(0.5), 400, "narrow enough"),
+        (narrow_to(0.6), 300, None),
+        (narrow_to(0.6), 301, "no room"),
+        (narrow_to(np.inf), 300, None),
+        (narrow_to(np.nan), 300, None),
+        (None, 300, None),
+        (None, 301, "no room"),
+    ],
+)
+def test_runs_are_added_while_the_interval_is_wide_and_the_budget_lasts(
+    exponent: Estimate | None, after_next: int, reason: str | None
+) -> None:
+    found = reason_to_stop(exponent, 0.5, runs_after_next_round=after_next, max_runs=300)
+    assert found is None if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize(("low", "high", "enough"), [(40, 2, True), (40, 1, False), (5, 0, False)])
+def test_a_slope_needs_two_runs_above_the_lowest_threshold(
+    low: int, high: int, enough: bool
+) -> None:
+    assert enough_passages(few_passages(low, high)) == enough
+
+
+def test_a_line_leaves_out_points_without_a_number() -> None:
+    x = np.arange(5.0)
+    y = line_estimate(np.array([1.0, 3.1, 4.9, 7.2, 9.0]), np.full(5, 0.2))
+    kept = np.array([True, False, True, True, False])
+    holes = Estimate(np.where(kept, y.value, np.nan), y.low, np.where(kept, y.high, np.inf))
+    found = fit_line(x, holes, 0.95)
+    alone = fit_line(x[kept], Estimate(*(bound[kept] for bound in y)), 0.95)
+    pairs = zip([*found.slope, *found.intercept], [*alone.slope, *alone.intercept], strict=True)
+    for one, other in pairs:
+        assert one == pytest.approx(other, rel=1e-12)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_there_is_no_line_through_fewer_than_two_points(known: int) -> None:
+    y = np.where(np.arange(4) < known, 1.0, np.nan)
+    line = fit_line(np.arange(4.0), Estimate(y, y - 1, y + 1), 0.95)
+    assert np.isnan([*line.slope, *line.intercept]).all()
+
+
+def test_scatter_leaves_out_points_without_a_number() -> None:
+    x, y = np.arange(6.0), np.array([1, 2.2, np.nan, 4.1, 4.9, np.inf])
+    kept = np.isfinite(y)
+    assert relative_scatter(x, y) == pytest.approx(relative_scatter(x[kept], y[kept]), rel=1e-12)
+    assert np.isnan(relative_scatter(x[:3], y[:3]))
