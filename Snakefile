@@ -4,9 +4,19 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from sgd_escape.config_files import read_config_file
+from sgd_escape.errors import SgdEscapeError
+
 min_version("9.20")
 
 ROOT = Path(workflow.basedir)
+
+# Snakemake tells neither the file nor the line, and takes the last of two equal keys.
+try:
+    for path in [ROOT / "config.yaml", *workflow.configfiles]:
+        read_config_file(path)
+except SgdEscapeError as error:
+    sys.exit(f"error: {error}")
 
 
 configfile: str(ROOT / "config.yaml")

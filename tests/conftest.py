@@ -4,6 +4,7 @@ import os
 
 import jax
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,6 +14,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(
     "sgd_escape", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
+
+# The same examples every time, and few of them; pytest --hypothesis-profile=long draws others.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("long", database=None, deadline=None, max_examples=5000)
+settings.load_profile("fixed")
 
 
 def pytest_addoption(parser):

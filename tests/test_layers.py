@@ -9,7 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "sgd_escape"
 
 LAYERS = [
     {"errors"},
-    {"barrier_theory", "escape_theory", "gaussian_kernel", "quasi_potential", "config"},
+    {
+        "barrier_theory",
+        "escape_theory",
+        "gaussian_kernel",
+        "quasi_potential",
+        "config",
+        "config_files",
+    },
     {"discrete_theory"},
     {"radial_theory"},
     {"networks", "losses", "batches", "landscapes"},
@@ -48,6 +55,7 @@ WITHOUT_JAX = [
     "radial_theory",
     "quasi_potential",
     "config",
+    "config_files",
     "estimation",
     "ladder",
     "decoupling",

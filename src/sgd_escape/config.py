@@ -17,6 +17,11 @@ from sgd_escape.errors import SgdEscapeError
 
 KeyPath = tuple[Any, ...]
 
+# Far beyond any study, and far below what takes long to check or to print.
+_MOST_VALUES = 100_000
+_DEEPEST = 20
+_MOST_BITS = 10_000
+
 
 class Mistake(NamedTuple):
     """A break of the schema: the key, the keyword of the schema that refuses it, and the value."""
@@ -46,6 +51,7 @@ def validate(config: Any, schema: Mapping[str, Any]) -> None:
     dotted key, what it needs, what it is and what to do. A missing key counts as standing at
     the end of its mapping, so that a mistyped key is reported before the key it should have been.
     """
+    _refuse_what_cannot_be_shown(config)
     mistakes = [_mistake(error) for error in _Validator(schema).iter_errors(config)]
     if mistakes:
         first = min(mistakes, key=lambda mistake: _position(config, mistake.path))
@@ -54,6 +60,36 @@ def validate(config: Any, schema: Mapping[str, Any]) -> None:
     if contradictions:
         path, message = min(contradictions, key=lambda found: _position(config, found.path))
         raise SgdEscapeError(f"configuration: {_dotted(path)} {message}")
+
+
+def _refuse_what_cannot_be_shown(config: Any) -> None:
+    """Stop at what neither jsonschema nor a message survives: aliases of YAML that hold themselves
+    or double at each level, and numbers beyond Python's limit for printing.
+    """
+    waiting: list[tuple[KeyPath, Any]] = [((), config)]
+    count = 0
+    while waiting:
+        path, value = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES or len(path) > _DEEPEST:
+            raise SgdEscapeError(
+                f"configuration: {_dotted(path[:1])} holds more than {_MOST_VALUES} values or more "
+                f"than {_DEEPEST} levels, as an alias of YAML that holds itself does. "
+                "Write out its values."
+            )
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise SgdEscapeError(
+                f"configuration: {_dotted(path)} holds a whole number of more than "
+                f"{_MOST_BITS} bits. Change it."
+            )
+        if isinstance(value, Mapping):
+            waiting += [((*path, "key"), key) for key in value]
+            waiting += [
+                ((*path, key if isinstance(key, str) else "key"), below)
+                for key, below in value.items()
+            ]
+        elif isinstance(value, list):
+            waiting += [((*path, index), below) for index, below in enumerate(value)]
 
 
 def threshold_grid(thresholds: Mapping[str, Any]) -> Float[np.ndarray, " threshold"]:

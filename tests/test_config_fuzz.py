@@ -1,0 +1,148 @@
+"""Configurations that nobody would write: accepted, or refused in one line, and nothing else."""
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from sgd_escape import SgdEscapeError
+from sgd_escape.config import load_schema, validate
+
+ROOT = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value of a configuration, the whole of it included."""
+    yield path
+    below = enumerate(node) if isinstance(node, list) else getattr(node, "items", tuple)()
+    for key, value in below:
+        yield from places(value, (*path, key))
+
+
+PLACES = list(places(CONFIG))
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    ["1e-2", "1_000", "٣", "0x10", "1e999", "nan", "a\nb", "\u2028", "\x1b[31m", "$(touch pwned)"]
+)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-3, 200),
+    st.sampled_from([2**53, 2**63, -(2**64), 10**40, 10**4000]),
+    st.floats(),
+    st.floats(0, 3),
+    TEXTS,
+    st.binary(max_size=5),
+    st.dates(),
+    st.datetimes(),
+)
+KEYS = TEXTS | st.integers() | st.none() | st.booleans() | st.floats() | st.dates()
+VALUES = st.recursive(
+    SCALARS,
+    lambda below: st.lists(below, max_size=5) | st.dictionaries(KEYS, below, max_size=3),
+    max_leaves=12,
+)
+
+
+def at(config: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        config = config[key]
+    return config
+
+
+def refusal(config: Any) -> str | None:
+    """The message for a wrong configuration, None for a right one."""
+    try:
+        validate(config, SCHEMA)
+    except SgdEscapeError as error:
+        return str(error)
+    return None
+
+
+def assert_clear(message: str | None) -> None:
+    if message is not None:
+        assert message.startswith("configuration: ")
+        assert message.isprintable()
+        assert message.endswith(".")
+        assert len(message) < 700
+
+
+@given(st.sampled_from(PLACES), VALUES)
+def test_any_value_in_any_place_is_accepted_or_refused_in_one_line(path, value):
+    config = copy.deepcopy(CONFIG)
+    if path:
+        at(config, path[:-1])[path[-1]] = value
+    else:
+        config = value
+    message = refusal(config)
+    assert_clear(message)
+    if message and path:
+        assert message.split()[1].partition(".")[0] in CONFIG
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES[1:]), VALUES), min_size=2, max_size=6))
+def test_several_wrong_values_are_refused_in_one_line(changes):
+    config = copy.deepcopy(CONFIG)
+    for path, value in changes:
+        try:
+            at(config, path[:-1])[path[-1]] = copy.deepcopy(value)
+        except (KeyError, IndexError, TypeError):
+            continue
+    assert_clear(refusal(config))
+
+
+@given(st.sampled_from([path for path in PLACES if isinstance(at(CONFIG, path), dict)]), KEYS)
+@example(("data",), math.nan)
+def test_an_unknown_key_is_named_wherever_it_stands(path, key):
+    config = copy.deepcopy(CONFIG)
+    assume(key not in at(config, path))
+    at(config, path)[key] = 1
+    message = refusal(config)
+    assert_clear(message)
+    assert "is not a known key" in message
+
+
+@given(st.sampled_from([path for path in PLACES if path and isinstance(path[-1], str)]))
+def test_a_missing_key_is_named(path):
+    config = copy.deepcopy(CONFIG)
+    del at(config, path[:-1])[path[-1]]
+    message = refusal(config)
+    assert_clear(message)
+    assert f"{path[-1]} is missing; it needs " in message
+
+
+HOLDS_ITSELF = yaml.safe_load("&a [*a]")
+DOUBLES = yaml.safe_load(
+    "[&a0 [1, 2], " + ", ".join(f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 100)) + "]"
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "needs"),
+    [
+        (HOLDS_ITSELF, "more than 100000 values or more than 20 levels"),
+        (DOUBLES, "more than 100000 values or more than 20 levels"),
+        (yaml.safe_load("&a {b: *a}"), "more than 100000 values or more than 20 levels"),
+        (yaml.safe_load("[" * 60 + "]" * 60), "more than 100000 values or more than 20 levels"),
+        (10**5000, "a whole number of more than 10000 bits"),
+        ([1, {2: 10**5000}], "a whole number of more than 10000 bits"),
+        ({10**5000: 2}, "a whole number of more than 10000 bits"),
+    ],
+    ids=["itself", "doubles", "mapping", "deep", "number", "list", "key"],
+)
+@pytest.mark.parametrize("path", [("seed",), ("network", "pretraining", "seeds"), ("new",)])
+def test_what_no_message_can_show_is_refused_too(value, needs, path):
+    config = copy.deepcopy(CONFIG)
+    at(config, path[:-1])[path[-1]] = value
+    message = refusal(config)
+    assert_clear(message)
+    assert message.startswith(f"configuration: {path[0]}")
+    assert f" holds {needs}" in message
