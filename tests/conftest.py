@@ -16,7 +16,7 @@ install_import_hook(
 )
 
 # The same examples every time, and few of them; pytest --hypothesis-profile=long draws others.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.register_profile("long", database=None, deadline=None, max_examples=5000)
 settings.load_profile("fixed")
 

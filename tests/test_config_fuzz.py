@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,60 @@ def test_what_no_message_can_show_is_refused_too(value, needs, path):
     assert_clear(message)
     assert message.startswith(f"configuration: {path[0]}")
     assert f" holds {needs}" in message
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref", "").removeprefix("#/$defs/")
+    return {**SCHEMA["$defs"].get(reference, {}), **schema}
+
+
+def number(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    least = schema.get("minimum", schema.get("exclusiveMinimum"))
+    most = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if schema["type"] == "integer":
+        factor = schema.get("multipleOf", 1)
+        return st.integers(-(-least // factor), most // factor).map(lambda whole: whole * factor)
+    return st.floats(
+        least,
+        most,
+        exclude_min="minimum" not in schema,
+        exclude_max="maximum" not in schema,
+    )
+
+
+def drawn(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that the schema allows, whether or not they go together."""
+    schema = resolved(schema)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema["type"]:
+        case "object":
+            return st.fixed_dictionaries(
+                {key: drawn(below) for key, below in schema["properties"].items()}
+            )
+        case "array":
+            size = {"min_size": schema["minItems"], "max_size": min(schema["maxItems"], 4)}
+            distinct = str if "uniqueItems" in schema else None
+            # Mappings whose keys stand in one order, so that equal ones look alike.
+            entries = drawn(schema["items"]).map(
+                lambda entry: dict(sorted(entry.items())) if isinstance(entry, dict) else entry
+            )
+            return st.lists(entries, unique_by=distinct, **size)
+        case ["string", "null"]:
+            return st.none() | st.text(min_size=1, max_size=9)
+        case "integer" | "number":
+            return number(schema)
+        case ["number", "null"]:
+            return st.none() | number(schema | {"type": "number"})
+
+
+@given(st.sampled_from([path for path in PLACES if len(path) in (1, 2)]), st.data())
+def test_what_the_schema_allows_is_accepted_or_contradicts_itself(path, data):
+    schema = SCHEMA
+    for key in path:
+        schema = resolved(schema)["properties"][key]
+    config = copy.deepcopy(CONFIG)
+    at(config, path[:-1])[path[-1]] = data.draw(drawn(schema))
+    message = refusal(config)
+    assert_clear(message)
+    assert message is None or not re.search(r"needs (an? |one of |\d)", message)

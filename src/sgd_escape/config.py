@@ -21,6 +21,8 @@ KeyPath = tuple[Any, ...]
 _MOST_VALUES = 100_000
 _DEEPEST = 20
 _MOST_BITS = 10_000
+# Numbers of an array: 80 GB in double precision.
+_LARGEST_ARRAY = 10**10
 
 
 class Mistake(NamedTuple):
@@ -224,6 +226,7 @@ def _bounds(subschema: Mapping[str, Any]) -> Iterator[str]:
         "exclusiveMinimum": "above",
         "maximum": "at most",
         "exclusiveMaximum": "below",
+        "multipleOf": "a multiple of",
     }
     return (f"{word} {subschema[bound]}" for bound, word in words.items() if bound in subschema)
 
@@ -320,6 +323,38 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _regime_contradictions(config["laboratory"]["regime_map"])
     yield from _critical_contradictions(config["laboratory"]["critical_dimension"])
     yield from _double_well_contradictions(config["laboratory"]["double_well"])
+    yield from _large_arrays(config)
+
+
+def _large_arrays(config: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Sizes that are within their limits one by one, but not together."""
+    regression, fits = config["linear_regression"], config["fits"]
+    stationary, ladder = regression["stationary"], config["laboratory"]["ladder"]
+    cases = len(stationary["learning_rates"]) * len(stationary["batch_sizes"])
+    arrays: list[tuple[KeyPath, int, str, int]] = [
+        (
+            ("linear_regression", "stationary", "samples"),
+            stationary["samples"],
+            "learning rates times batch sizes",
+            cases,
+        )
+    ]
+    for path, study in [
+        (("linear_regression", "first_passage"), regression["first_passage"]),
+        (("laboratory", "ladder"), ladder),
+    ]:
+        largest = max(study["dimensions"])
+        arrays.append(((*path, "n_samples"), study["n_samples"], "the largest dimension", largest))
+    for name in ("linear_regression", "network"):
+        runs = config[name]["first_passage"]["runs"]
+        arrays.append(((name, "first_passage", "runs"), runs, "fits.resamples", fits["resamples"]))
+    for path, value, other, factor in arrays:
+        if value * factor > _LARGEST_ARRAY:
+            yield Contradiction(
+                path,
+                f"is {value}, which times {other} = {factor} is an array of {value * factor:.1e} "
+                f"numbers, but at most {_LARGEST_ARRAY:.0e} (80 GB) are taken. Lower one of them.",
+            )
 
 
 def _double_well_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -385,6 +420,7 @@ def _regime_contradictions(regime: Mapping[str, Any]) -> Iterator[Contradiction]
 
 def _critical_contradictions(study: Mapping[str, Any]) -> Iterator[Contradiction]:
     path = ("laboratory", "critical_dimension", "simulation")
+    yield from _threshold_contradictions((*path[:2], "fractions"), study["fractions"])
     for key in ("learning_rate", "batch_size"):
         values = study["batch_sizes" if key == "batch_size" else "learning_rates"]
         if study["simulation"][key] not in values:
@@ -538,7 +574,7 @@ def _threshold_contradictions(
         yield Contradiction(
             (*path, "max"),
             f"is {highest}, but must exceed min = {lowest} by enough to hold {count} different "
-            "thresholds. Raise max or lower min.",
+            "values. Raise max or lower min.",
         )
 
 

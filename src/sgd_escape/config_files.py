@@ -1,4 +1,4 @@
-"""Configuration files, read strictly: what Snakemake's reader passes over in silence is an error."""
+"""Configuration files, read strictly: what Snakemake passes over in silence is an error."""
 
 from pathlib import Path
 from typing import Any
