@@ -1,7 +1,7 @@
 ## make reproduce   the study: set-up, data, simulations, figures, claims, report
 ## make test        the tests
 ## make smoke       a miniature of the whole study, in build/smoke
-## make lint        style, types and the workflow's own checks
+## make lint        style, types, the workflow's own checks, known vulnerabilities
 ## make bench       speed and memory against the named alternatives
 ## make lock        requirements.lock from pyproject.toml (needs uv)
 ## make clean       remove .venv, build and caches; results stay
@@ -33,6 +33,7 @@ lint: .venv/.installed
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/mypy
 	.venv/bin/snakemake --lint
+	.venv/bin/python tests/system/audit.py
 
 bench: .venv/.installed build/bench-venv/.installed
 	$(SNAKEMAKE) results/data/mnist.nc results/data/fashion_mnist.nc results/data/cifar10.nc

@@ -33,12 +33,18 @@ class Checkpoint:
     def load(self, like: State) -> tuple[int, State]:
         """How many parts of the work are done, and the state after them; 0 and `like` if none.
 
-        A damaged checkpoint counts as none, since the work can be done again.
+        A checkpoint that is damaged or of another shape counts as none, since the work can be
+        done again.
         """
         leaves, structure = jax.tree.flatten(like)
         try:
             stored = storage.read(self.path, "checkpoint")
         except SgdEscapeError:
+            return 0, like
+        shapes = {"done": ()} | {
+            f"leaf{index}": np.shape(leaf) for index, leaf in enumerate(leaves)
+        }
+        if {name: variable.shape for name, variable in stored.variables.items()} != shapes:
             return 0, like
         arrays = [stored[f"leaf{index}"].values for index in range(len(leaves))]
         return int(stored["done"]), jax.tree.unflatten(structure, arrays)

@@ -503,7 +503,8 @@ def load_claims(path: str | Path) -> list[dict[str, Any]]:
     """
     try:
         claims = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # ValueError: a date that does not exist; RecursionError: brackets within brackets.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         message = " ".join(str(error).split())
         raise SgdEscapeError(f"{path} cannot be read as YAML: {message}. Correct it") from error
     for mistake in _VALIDATOR.iter_errors(claims):
@@ -636,15 +637,15 @@ def to_csv(claims: Iterable[Claim]) -> str:
 
 def from_csv(text: str) -> list[Claim]:
     """What `to_csv` wrote. Raises `SgdEscapeError` if it is something else."""
-    header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
     try:
+        header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
         if header != list(Claim._fields):
             raise ValueError(f"its header is {header}")
         return [
             Claim(*line[:3], *map(float, line[3:7]), *line[7:])  # type: ignore[arg-type]
             for line in lines
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, csv.Error) as error:
         raise SgdEscapeError(
             f"a table of claims needs the columns {', '.join(Claim._fields)}, but {error}. "
             "Delete it and run the same command again"

@@ -15,6 +15,8 @@ from io import BufferedIOBase
 from pathlib import Path
 
 _TIMEOUT = 600
+# More than any archive that we read holds. A hostile one could go on for ever.
+_MOST_BYTES = 2**30
 
 DAMAGED_ARCHIVE = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error)
 
@@ -23,14 +25,30 @@ class Unavailable(Exception):
     """Why one source did not give the files; the next one is tried."""
 
 
+class _Bounded(BufferedIOBase):
+    """A stream that ends in an error after `_MOST_BYTES` bytes."""
+
+    def __init__(self, stream: BufferedIOBase) -> None:
+        self._stream = stream
+        self._left = _MOST_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise tarfile.ReadError(f"it holds more than {_MOST_BYTES} bytes")
+        return content
+
+
 def read_members(tar: BufferedIOBase, limits: Mapping[str, int]) -> dict[str, bytes]:
     """The members of an uncompressed tar stream named in `limits`, each cut after so many bytes.
 
     A member whose name ends in .gz is decompressed, and its limit is that of the decompressed
-    content. Raises one of DAMAGED_ARCHIVE when a member is missing, no plain file, or damaged.
+    content. Raises one of DAMAGED_ARCHIVE when a member is missing, no plain file, or damaged, and
+    when the stream is larger than any archive that we read.
     """
     contents: dict[str, bytes] = {}
-    with tarfile.open(fileobj=tar, mode="r|") as archive:
+    with tarfile.open(fileobj=_Bounded(tar), mode="r|") as archive:
         for member in archive:
             if member.name in limits:
                 contents[member.name] = _content(archive, member, limits[member.name])
