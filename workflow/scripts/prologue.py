@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import sys
 import traceback
 from pathlib import Path
@@ -19,6 +20,10 @@ def begin(snakemake: Any) -> None:
     """
     for name in ["NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]:
         os.environ[name] = str(snakemake.threads)
+    # Half of a short job is compiling. Programs depend on the processor and on the threads.
+    programs = Path(".cache") / "jax" / f"{platform.node()}_{snakemake.threads}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(programs.absolute()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
