@@ -142,6 +142,22 @@ def test_every_figure_is_embedded_with_number_alt_text_and_caption(
     assert 'What fig3a shows, "in" <short>.' in page.text
 
 
+def test_what_looks_like_html_is_shown_as_text(content: dict[str, Any]) -> None:
+    hostile = "<script>alert(1)</script>'\" onload=alert(1) {{ 7 * 7 }} <img src=x>"
+    content["figures"] = embed_figures({"fig6": PNG}, {"fig6": hostile})
+    content["config"] |= {"data": {"folder": hostile}}
+    content["claims"] = [CLAIMS[0]._replace(statement=hostile, id=f"{hostile}[d=1]")]
+    content["versions"] = {hostile: hostile}
+    content["outcomes"] = [dict.fromkeys(content["outcomes"][0], hostile)]
+    html = render(TEMPLATE, **content)
+    page = Page(html)
+    assert "<script" not in html
+    assert len(page.all("img")) == 1
+    assert not any("onload" in attributes for _, attributes in page.elements)
+    assert page.text.count("alert(1)</script>") >= 5
+    assert "{{ 7 * 7 }}" in page.text
+
+
 def test_the_page_loads_nothing_from_elsewhere(content: dict[str, Any]) -> None:
     html = render(TEMPLATE, **content)
     for _, attributes in Page(html).elements:

@@ -17,7 +17,7 @@ checkpoint assess_precision:
         "results/benchmarks/assess_precision/{study}_{case}_rounds{rounds}.tsv"
     wildcard_constraints:
         study="linear_regression|network",
-        case="first_passage_[^/]+",
+        case=r"first_passage_[\w.+-]+",
         rounds=r"\d+",
     conda:
         ENVIRONMENT
