@@ -684,7 +684,7 @@ def _seal(content: bytes) -> bytes:
 def _unsealed(path: Path) -> bytes:
     # A pipe or a device could be read for ever.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise SgdEscapeError(f"{path} is no plain file. {_RUN_AGAIN}")
+        raise SgdEscapeError(f"{path} is no plain file. {RUN_AGAIN}")
     try:
         sealed = path.read_bytes()
     except OSError as error:
