@@ -345,6 +345,14 @@ def test_a_bomb_takes_neither_memory_nor_time(kind, monkeypatch):
     assert peak < 10**7
 
 
+def test_a_size_that_no_stream_has_ends_where_the_stream_does():
+    huge = tarfile.TarInfo("bomb")
+    huge.size = 2**80
+    content = huge.tobuf(tarfile.GNU_FORMAT) + tar(FILE)
+    with pytest.raises(tarfile.ReadError, match="it ends too early"):
+        read_members(io.BytesIO(content), {"data": 100})
+
+
 def test_a_compressed_bomb_is_cut_at_its_limit():
     bomb = gzip.compress(bytes(10**7))
     content = tar(("data.gz", tarfile.REGTYPE, bomb, len(bomb)))

@@ -26,7 +26,9 @@ class Unavailable(Exception):
 
 
 class _Bounded(BufferedIOBase):
-    """A stream that ends in an error after `_MOST_BYTES` bytes."""
+    """A stream that fails after `_MOST_BYTES` bytes, and at its end, past which tarfile may read for
+    ever when a header announces a size that no stream has.
+    """
 
     def __init__(self, stream: BufferedIOBase) -> None:
         self._stream = stream
@@ -35,6 +37,8 @@ class _Bounded(BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         content = self._stream.read(size)
         self._left -= len(content)
+        if not content:
+            raise tarfile.ReadError("it ends too early")
         if self._left < 0:
             raise tarfile.ReadError(f"it holds more than {_MOST_BYTES} bytes")
         return content
