@@ -82,7 +82,10 @@ def from_folder(folder, data_set=None):
 
 @pytest.fixture
 def serve():
-    """Serves {path: bodies} on this machine; each request for a path gets its next body."""
+    """Serves {path: bodies} on this machine; each request for a path gets its next body.
+
+    A body that is text is an address to go to instead.
+    """
     servers = []
 
     def start(bodies):
@@ -92,7 +95,12 @@ def serve():
             def do_GET(self):
                 answers = queues.get(self.path, [None])
                 body = answers.pop(0) if len(answers) > 1 else answers[0]
-                self.send_response(503 if body is None else 200)
+                if isinstance(body, str):
+                    self.send_response(302)
+                    self.send_header("Location", body)
+                    body = b""
+                else:
+                    self.send_response(503 if body is None else 200)
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
                 self.wfile.write(body or b"")
@@ -262,6 +270,21 @@ def test_a_mirror_with_another_content_gives_way_to_the_next(tmp_path, serve, mo
     assert found == CONTENTS
     with pytest.raises(SgdEscapeError, match=r"images\.gz.* does not match .* expected"):
         sources.fetch(small_set(mirrors=mirrors[:1]), tmp_path / "empty", sources=["mirror"])
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file"])
+def test_a_mirror_that_sends_elsewhere_than_https_is_not_followed(scheme, tmp_path, serve):
+    asked = serve(mirrored())
+    mirror = serve({name: [f"{scheme}{asked[4:]}{name}"] for name in mirrored()})
+    with pytest.raises(SgdEscapeError, match=f"redirects to {scheme}://.*which is not HTTPS"):
+        sources.fetch(small_set(mirrors=(mirror,)), tmp_path, sources=["mirror"])
+
+
+def test_a_mirror_may_send_to_another_https_address(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(sources, "_MIRROR_RETRIES", 0)
+    mirror = serve({name: ["https://127.0.0.1:9/"] for name in mirrored()})
+    with pytest.raises(SgdEscapeError, match=r"HTTPSConnection.*127\.0\.0\.1.*port=9"):
+        sources.fetch(small_set(mirrors=(mirror,)), tmp_path, sources=["mirror"])
 
 
 def test_a_mirror_whose_archive_was_cut_short_is_refused(tmp_path, serve, monkeypatch):

@@ -11,7 +11,8 @@ import os.path
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 import pooch
 
@@ -186,7 +187,12 @@ def _mirrored(data_set: DataSet) -> dict[str, str]:
 
 
 def _downloaded(data_set: DataSet, downloads: pooch.Pooch) -> dict[str, bytes]:
-    downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=_MIRROR_TIMEOUT)
+    downloader = pooch.HTTPDownloader(
+        progressbar=True,
+        chunk_size=2**16,
+        timeout=_MIRROR_TIMEOUT,
+        hooks={"response": _refuse_other_than_https},
+    )
     download = partial(downloads.fetch, downloader=downloader)
     if data_set.archive:
         path = Path(download(data_set.archive.name))
@@ -195,6 +201,12 @@ def _downloaded(data_set: DataSet, downloads: pooch.Pooch) -> dict[str, bytes]:
         file.name: _plain_or_compressed(file, Path(download(f"{file.name}.gz")))
         for file in data_set.files
     }
+
+
+def _refuse_other_than_https(response: Any, **_: object) -> None:
+    target = urljoin(response.url, response.headers.get("Location", ""))
+    if response.is_redirect and not target.startswith("https:"):
+        raise Unavailable(f"it redirects to {target}, which is not HTTPS")
 
 
 def _from_registry(data_set: DataSet) -> dict[str, bytes]:
