@@ -115,7 +115,7 @@ def test_targets_that_look_like_commands_or_lead_outside_are_refused(tmp_path):
 
 @pytest.mark.workflow
 def test_a_folder_that_looks_like_a_command_is_only_a_folder(tmp_path):
-    hostile = "; touch pwned $(touch pwned) `touch pwned` ' \" \n../{wildcards.data_set}"
+    hostile = "; touch pwned $(touch pwned) `touch pwned` ' \" ../{wildcards.data_set}"
     overlay = {"data": {"sources": ["folder"], "folder": hostile}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(overlay))
     run = snakemake(tmp_path, "results/data/mnist.nc", "--configfile", "study.yaml")

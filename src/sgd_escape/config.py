@@ -217,7 +217,7 @@ def _needed(subschema: Mapping[str, Any]) -> str:
             noun = "a whole number" if kind == "integer" else "a finite number"
             return f"{noun}, {' and '.join(_bounds(subschema))}"
         case _:
-            return "a text that is not empty"
+            return "a text on one line that is not empty"
 
 
 def _bounds(subschema: Mapping[str, Any]) -> Iterator[str]:
