@@ -1,9 +1,11 @@
 """What the pipeline does with what it has no reason to trust. See docs/security.md."""
 
 import ast
+import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,8 +92,8 @@ def test_every_wildcard_is_bound_to_words_without_slash_space_or_shell_character
             assert not pattern.fullmatch(hostile), (name, hostile)
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+def snakemake(folder: Path, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--workflow-profile", str(ROOT / "profiles" / "default"), "--cores", "1"]
     return subprocess.run(
         [*command, *arguments], cwd=folder, capture_output=True, text=True, check=False
@@ -99,16 +101,12 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.workflow
-def test_targets_that_look_like_commands_or_lead_outside_are_refused(tmp_path):
+def test_a_target_that_looks_like_a_command_and_leads_outside_is_refused(tmp_path):
     folder = tmp_path / "inner"
     folder.mkdir()
-    for target in [
-        "results/network/pretrained_seed0; touch pwned\n.nc",
-        "results/data/../../mnist.nc",
-    ]:
-        run = snakemake(folder, target)
-        assert run.returncode != 0
-        assert "MissingRuleException" in run.stderr
+    run = snakemake(folder, "results/data/../../$(touch pwned)\n.nc")
+    assert run.returncode != 0
+    assert "MissingRuleException" in run.stderr
     assert not list(tmp_path.rglob("pwned*"))
     assert [path.name for path in tmp_path.iterdir()] == ["inner"]
 
@@ -123,6 +121,94 @@ def test_a_folder_that_looks_like_a_command_is_only_a_folder(tmp_path):
     assert "is no folder" in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.rglob("pwned*"))
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("content", ["seed:\t1\n", None])
+def test_a_broken_config_yaml_stops_with_one_line(content, tmp_path):
+    shutil.copy2(ROOT / "Snakefile", tmp_path)
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    run = snakemake(tmp_path, root=tmp_path)
+    assert run.returncode != 0
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert str(tmp_path / "config.yaml") in errors[0]
+    assert "Traceback" not in run.stderr
+
+
+TARGETS = [
+    "results/data/mnist.nc; touch pwned",
+    "results/data/$(touch pwned).nc",
+    "results/data/../../pwned.nc",
+    "results/network/pretrained_seed0;touch pwned.nc",
+    "results/network/pretrained_seed../../pwned.nc",
+    "results/network/first_passage_seed0_eta$(touch pwned)_B10.nc",
+    "results/network/shards/first_passage_seed0_eta0.1_B1_runs0-../../pwned.nc",
+    "results/network/precision/first_passage_$(touch pwned)_rounds1.json",
+    "results/noise/`touch pwned`_mean_square.nc",
+    "results/decoupling/epoch0;touch pwned.nc",
+    "results/figures/fig1.$(touch pwned)",
+    "results/figures/../../pwned.pdf",
+]
+PATTERNS = f"""
+import json
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+with SnakemakeApi(OutputSettings()) as api:
+    snakefile = Path({str(ROOT / "Snakefile")!r})
+    flow = api.workflow(ResourceSettings(cores=1), ConfigSettings(), snakefile=snakefile)._workflow
+    print(json.dumps([file.regex().pattern for rule in flow.rules for file in rule.products()]))
+"""
+
+
+@pytest.mark.workflow
+def test_what_snakemake_itself_compares_a_target_with_takes_no_hostile_one(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", PATTERNS], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    patterns = json.loads(run.stdout.splitlines()[-1])
+    for good in ["results/data/mnist.nc", "results/network/pretrained_seed0.nc"]:
+        assert any(re.match(pattern, good) for pattern in patterns)
+    assert [target for target in TARGETS for p in patterns if re.match(p, target)] == []
+
+
+PIP_AUDIT = """
+import json, sys
+assert {"--require-hashes", "--disable-pip"} <= set(sys.argv)
+print(open(__file__ + ".answer").read())
+sys.exit(1)
+"""
+UNKNOWN = {"name": "numpy", "skip_reason": "not found"}
+SOUND = {"name": "scipy", "version": "1.16", "vulns": []}
+FAULTY = {"name": "jax", "version": "0.1", "vulns": [{"id": "PYSEC-0"}, {"id": "X-1"}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        ("could not connect", 0, "was not audited: no database"),
+        ({"dependencies": [UNKNOWN]}, 0, "was not audited: no database"),
+        ({"dependencies": [UNKNOWN, SOUND]}, 0, "0 of 1 packages are vulnerable"),
+        ({"dependencies": [SOUND, FAULTY]}, 1, "error: jax 0.1: PYSEC-0, X-1"),
+    ],
+    ids=["no connection", "no answer", "sound", "faulty"],
+)
+def test_the_audit_fails_by_known_vulnerabilities_alone(answer, status, says, tmp_path):
+    (tmp_path / "pip_audit.py").write_text(PIP_AUDIT)
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    (tmp_path / "pip_audit.py.answer").write_text(text)
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "system" / "audit.py")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == status
+    assert says in run.stdout + run.stderr
 
 
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, monkeypatch):

@@ -26,8 +26,9 @@ class Unavailable(Exception):
 
 
 class _Bounded(BufferedIOBase):
-    """A stream that fails after `_MOST_BYTES` bytes, and at its end, past which tarfile may read for
-    ever when a header announces a size that no stream has.
+    """A stream that fails after `_MOST_BYTES` bytes, and at its end.
+
+    Past that tarfile may read for ever: a header can announce a size that no stream has.
     """
 
     def __init__(self, stream: BufferedIOBase) -> None:
