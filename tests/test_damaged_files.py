@@ -213,6 +213,11 @@ def test_a_strange_idx_file_is_decoded_or_refused(content):
     assert decoded.dtype == np.uint8
 
 
+def test_an_idx_file_of_more_dims_than_images_have_is_refused():
+    with pytest.raises(SgdEscapeError, match="images announces 255 dims, needed are at most 3"):
+        decode_idx(idx((1,) * 255, b"x"), "images")
+
+
 @given(st.binary(max_size=40).map(lambda part: (part * 3073)[: 3073 * 2]) | st.binary())
 def test_a_strange_file_of_cifar10_is_decoded_or_refused(content):
     try:
@@ -332,9 +337,11 @@ def test_a_bomb_takes_neither_memory_nor_time(kind, monkeypatch):
 
     class Endless(io.BufferedIOBase):
         def __init__(self):
-            self.head = io.BytesIO(head)
+            self.head, self.given = io.BytesIO(head), 0
 
         def read(self, count):
+            self.given += count
+            assert self.given < 10**8
             return self.head.read(count) or bytes(count)
 
     tracemalloc.start()

@@ -155,11 +155,10 @@ def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:
     shape = tuple(
         int.from_bytes(content[start : start + 4], "big") for start in range(4, header_bytes, 4)
     )
-    # NumPy takes 64 dims at most, and no dim of any size beside an empty one.
-    if not 1 <= len(shape) <= 3 or 0 in shape:
+    # NumPy takes 64 at most.
+    if len(shape) > 3:
         raise SgdEscapeError(
-            f"{name} announces {len(shape)} dims of {'x'.join(map(str, shape[:9]))} values, needed "
-            "are 1 to 3 that are not empty. Get the original file"
+            f"{name} announces {len(shape)} dims, needed are at most 3. Get the original file"
         )
     expected_bytes = header_bytes + math.prod(shape)
     if len(content) != expected_bytes:
