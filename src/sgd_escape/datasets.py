@@ -155,16 +155,16 @@ def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:
     shape = tuple(
         int.from_bytes(content[start : start + 4], "big") for start in range(4, header_bytes, 4)
     )
-    # NumPy takes 64 at most.
-    if len(shape) > 3:
-        raise SgdEscapeError(
-            f"{name} announces {len(shape)} dims, needed are at most 3. Get the original file"
-        )
     expected_bytes = header_bytes + math.prod(shape)
     if len(content) != expected_bytes:
         raise SgdEscapeError(
             f"{name} has {len(content)} bytes, but its header announces {expected_bytes}. "
             "Get the original file"
+        )
+    # NumPy takes 64 at most.
+    if len(shape) > 3:
+        raise SgdEscapeError(
+            f"{name} announces {len(shape)} dims, needed are at most 3. Get the original file"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
