@@ -161,12 +161,14 @@ def decode_idx(content: bytes, name: str) -> UInt8[np.ndarray, "..."]:
             f"{name} has {len(content)} bytes, but its header announces {expected_bytes}. "
             "Get the original file"
         )
-    # NumPy takes 64 at most.
-    if len(shape) > 3:
+    values = np.frombuffer(content, dtype=np.uint8, offset=header_bytes)
+    try:
+        return values.reshape(shape)
+    # More than 64 dims, or beside an empty one others that are too large.
+    except ValueError as error:
         raise SgdEscapeError(
-            f"{name} announces {len(shape)} dims, needed are at most 3. Get the original file"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=header_bytes).reshape(shape)
+            f"{name} announces dims that no array has: {error}. Get the original file"
+        ) from error
 
 
 def decode_cifar10(content: bytes, name: str) -> ColorTrainingSet:
