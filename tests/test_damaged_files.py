@@ -215,7 +215,7 @@ def test_a_strange_idx_file_is_decoded_or_refused(content):
 
 
 def test_an_idx_file_of_more_dims_than_images_have_is_refused():
-    with pytest.raises(SgdEscapeError, match="images announces dims that no array has: .* 255"):
+    with pytest.raises(SgdEscapeError, match=r"images announces dims that no array has: .* 255"):
         decode_idx(idx((1,) * 255, b"x"), "images")
 
 
