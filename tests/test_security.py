@@ -135,44 +135,6 @@ def test_a_broken_config_yaml_stops_with_one_line(tmp_path):
     assert "Traceback" not in run.stderr
 
 
-TARGETS = [
-    "results/data/mnist.nc; touch pwned",
-    "results/data/$(touch pwned).nc",
-    "results/data/../../pwned.nc",
-    "results/network/pretrained_seed0;touch pwned.nc",
-    "results/network/pretrained_seed../../pwned.nc",
-    "results/network/first_passage_seed0_eta$(touch pwned)_B10.nc",
-    "results/network/shards/first_passage_seed0_eta0.1_B1_runs0-../../pwned.nc",
-    "results/network/precision/first_passage_$(touch pwned)_rounds1.json",
-    "results/noise/`touch pwned`_mean_square.nc",
-    "results/decoupling/epoch0;touch pwned.nc",
-    "results/figures/fig1.$(touch pwned)",
-    "results/figures/../../pwned.pdf",
-]
-PATTERNS = f"""
-import json
-from pathlib import Path
-from snakemake.api import SnakemakeApi
-from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
-
-with SnakemakeApi(OutputSettings()) as api:
-    snakefile = Path({str(ROOT / "Snakefile")!r})
-    flow = api.workflow(ResourceSettings(cores=1), ConfigSettings(), snakefile=snakefile)._workflow
-    print(json.dumps([file.regex().pattern for rule in flow.rules for file in rule.products()]))
-"""
-
-
-@pytest.mark.workflow
-def test_what_snakemake_itself_compares_a_target_with_takes_no_hostile_one(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-c", PATTERNS], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    patterns = json.loads(run.stdout.splitlines()[-1])
-    for good in ["results/data/mnist.nc", "results/network/pretrained_seed0.nc"]:
-        assert any(re.match(pattern, good) for pattern in patterns)
-    assert [target for target in TARGETS for p in patterns if re.match(p, target)] == []
-
-
 PIP_AUDIT = """
 import json, sys
 assert {"--require-hashes", "--disable-pip"} <= set(sys.argv)
