@@ -56,7 +56,7 @@ rule decoupling_spectrum:
     threads: 1
     resources:
         # Three matrices of N x N float64, and their eigenvalues in time N^3.
-        mem_mb=doubling(600 + 36 * DECOUPLING["n_samples"] ** 2 // 10**6),
+        mem_mb=doubling(800 + 36 * DECOUPLING["n_samples"] ** 2 // 10**6),
         runtime=doubling(20 + DECOUPLING["n_samples"] ** 3 // 10**11),
     params:
         seed=config["seed"],
