@@ -1,11 +1,12 @@
 ## make reproduce   the study: set-up, data, simulations, figures, claims, report
 ## make test        the tests
 ## make smoke       a miniature of the whole study, in build/smoke
+## make slurm-test  the miniature through a Slurm that it installs (as root, by apt-get), starts and stops
 ## make lint        style, types, the workflow's own checks, known vulnerabilities
 ## make bench       speed and memory against the named alternatives
 ## make lock        requirements.lock from pyproject.toml (needs uv)
 ## make clean       remove .venv, build and caches; results stay
-## Options: CORES=2 PYTHON=python3
+## Options: CORES=2 PYTHON=python3; REQUIRED=1: slurm-test fails where it cannot test
 
 CORES ?= 2
 PYTHON ?= python3
@@ -13,7 +14,7 @@ UV ?= uv
 
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help reproduce test smoke lint bench lock clean python
+.PHONY: help reproduce test smoke slurm-test lint bench lock clean python
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -26,6 +27,9 @@ test: .venv/.installed
 
 smoke: .venv/.installed
 	$(SNAKEMAKE) --configfile config/smoke.yaml --directory build/smoke
+
+slurm-test: .venv/.installed
+	.venv/bin/python tests/system/slurm.py $(if $(REQUIRED),--required)
 
 lint: .venv/.installed
 	.venv/bin/ruff check
