@@ -229,7 +229,7 @@ def test_the_inputs_of_a_job_hold_its_own_script_so_that_a_checkpoint_depends_on
 ) -> None:
     dry_run = snakemake(root, finished, "-n", "--forcerun", "measure_noise", "train_decoupling")
     for script in ["measure_noise.py", "train_decoupling.py"]:
-        inputs = [line for line in dry_run.stdout.splitlines() if line.startswith("    input:")]
+        inputs = [line for line in dry_run.stdout.splitlines() if line.strip().startswith("input:")]
         assert any(script in line for line in inputs)
 
 
