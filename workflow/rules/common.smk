@@ -171,3 +171,26 @@ def passage_runs(wildcards):
 def doubling(amount):
     """A resource of which a job gets twice as much each time that it is tried again."""
     return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+
+
+def network_passages():
+    """The first-passage files of Fig. 3(c)."""
+    return expand(
+        "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
+        seed=reference_seed(),
+        eta=map(spelled, NETWORK["first_passage"]["learning_rates"]),
+        B=NETWORK["first_passage"]["batch_sizes"],
+    )
+
+
+def last_assessments():
+    """Why runs ceased to be added, for each case of which a precision was asked."""
+    cases = [
+        *((path, REGRESSION) for path in REGRESSION_PASSAGES),
+        *((path, NETWORK["first_passage"]) for path in network_passages()),
+    ]
+    found = [
+        assessments(str(Path(path).parent), Path(path).stem, study)
+        for path, study in cases
+    ]
+    return [paths[-1] for paths in found if paths]

@@ -13,16 +13,6 @@ COLLAPSE_PASSAGES = [
 ]
 
 
-def network_passages():
-    """The first-passage files of Fig. 3(c)."""
-    return expand(
-        "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
-        seed=reference_seed(),
-        eta=map(spelled, NETWORK["first_passage"]["learning_rates"]),
-        B=NETWORK["first_passage"]["batch_sizes"],
-    )
-
-
 rule fit_stationary:
     input:
         samples="results/linear_regression/stationary_samples.nc",

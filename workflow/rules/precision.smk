@@ -1,5 +1,6 @@
 # Where a width of the exponent's interval is asked for: is it reached, after so many rounds of runs?
 checkpoint assess_precision:
+    localrule: True
     input:
         shards=lambda wildcards: shards(
             f"results/{wildcards.study}",

@@ -78,19 +78,6 @@ rule claims:
         "../scripts/claims.py"
 
 
-def last_assessments():
-    """Why runs ceased to be added, for each case of which a precision was asked."""
-    cases = [
-        *((path, REGRESSION) for path in REGRESSION_PASSAGES),
-        *((path, NETWORK["first_passage"]) for path in network_passages()),
-    ]
-    found = [
-        assessments(str(Path(path).parent), Path(path).stem, study)
-        for path, study in cases
-    ]
-    return [paths[-1] for paths in found if paths]
-
-
 # What is no error but changes what a number means: divergence, zero loss, dead units and the like.
 rule collect_outcomes:
     input:
