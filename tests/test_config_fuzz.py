@@ -187,7 +187,8 @@ def drawn(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             )
             return st.lists(entries, unique_by=distinct, **size)
         case ["string", "null"]:
-            return st.none() | st.text(min_size=1, max_size=9)
+            texts = st.text(min_size=1, max_size=9)
+            return st.none() | texts.filter(lambda text: re.search(schema["pattern"], text))
         case "integer" | "number":
             return number(schema)
         case ["number", "null"]:
