@@ -320,7 +320,7 @@ def test_zero_loss_goes_through_to_the_fits_by_name(root: Path, finished: Path) 
     """Equal labels are fitted exactly; some images stand twice."""
     overlay = {
         "network": {
-            "pretraining": {"seeds": [0], "learning_rate": 0.1, "steps": 3000},
+            "pretraining": {"seeds": [0], "learning_rate": 0.5, "steps": 5000},
             "hidden_units": 4,
         }
     }

@@ -123,6 +123,16 @@ def assessments(folder, case, study):
     return paths
 
 
+def precision(study):
+    """What `assessments` depend on, for `params`: a finished case whose precision changes runs on.
+
+    Snakemake makes no missing checkpoint for the sake of a file that is there.
+    """
+    if study["exponent_width"] is None:
+        return None
+    return {key: study[key] for key in ["exponent_width", "max_runs"]}
+
+
 def all_shards(folder, case, study):
     """The shards of one case in all the rounds that its precision asks for."""
     rounds = max(len(assessments(folder, case, study)), 1)

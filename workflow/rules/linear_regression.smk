@@ -79,5 +79,7 @@ rule gather_linear_regression:
     resources:
         mem_mb=doubling(500),
         runtime=doubling(10),
+    params:
+        precision=precision(REGRESSION),
     script:
         "../scripts/gather_first_passage.py"

@@ -145,6 +145,8 @@ rule gather_network:
     resources:
         mem_mb=doubling(500),
         runtime=doubling(10),
+    params:
+        precision=lambda wildcards: precision(passage_runs(wildcards)),
     script:
         "../scripts/gather_first_passage.py"
 
