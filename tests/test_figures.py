@@ -506,3 +506,25 @@ def test_the_contrast_is_drawn_in_decades_against_the_loss_at_the_minimum() -> N
         for line, slope in zip(lines, [-5, -8, -6], strict=True):
             x, y = line.get_xydata().T
             np.testing.assert_allclose(y, slope * x / np.log(10))
+
+
+def without_passages(fits: xr.Dataset) -> xr.Dataset:
+    """The same fits if no run had passed: infinite means, exponents without a value."""
+    fitted = ("exponent", "arrhenius", "intercept", "predicted_intercept")
+    return fits.assign(
+        {name: fits[name] * np.inf for name in fits if str(name).startswith("mean_first")}
+        | {name: fits[name] * np.nan for name in fits if str(name).startswith(fitted)}
+    )
+
+
+def test_a_panel_without_a_number_says_so_instead_of_failing() -> None:
+    regression, network = map(without_passages, (REGRESSION, NETWORK))
+    for empty in [figures.fig3b(regression), figures.fig3c(network)]:
+        encoded(empty, "png")
+        assert [text.get_text() for text in empty.axes[0].texts] == ["no data"]
+    for other in [figures.exponents(network), figures.cutoff(regression, network)]:
+        encoded(other, "png")
+    encoded(figures.residuals(regression, network), "png")
+    full = figures.fig3c(NETWORK)
+    encoded(full, "png")
+    assert "no data" not in [text.get_text() for text in full.axes[0].texts]

@@ -49,11 +49,30 @@ in_style = mpl.rc_context(STYLE)
 
 @in_style
 def encoded(figure: Figure, picture_format: str) -> bytes:
-    """The file of a figure as "pdf" or "png", without the time of writing: its bytes repeat."""
+    """The file of a figure as "pdf" or "png", without the time of writing: its bytes repeat.
+
+    A panel without a number to draw, as where no run passed, says so.
+    """
+    for axes in figure.axes:
+        _tell_if_empty(axes)
     content = io.BytesIO()
     metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[picture_format]
     figure.savefig(content, format=picture_format, metadata=metadata)
     return content.getvalue()
+
+
+def _tell_if_empty(axes: Axes) -> None:
+    """Give logarithmic axes without positive data some limits, which matplotlib cannot find."""
+    limits = {axes.xaxis: axes.set_xlim, axes.yaxis: axes.set_ylim}
+    empty = [
+        axis
+        for axis in limits
+        if axis.get_scale() == "log" and not min(axis.get_view_interval()) > 0
+    ]
+    for axis in empty:
+        limits[axis](1, 10)
+    if empty:
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center")
 
 
 def single() -> tuple[Figure, Axes]:

@@ -51,7 +51,7 @@ def fig3b(fits: xr.Dataset) -> Figure:
             label += rf", $\eta={eta:g}$, $B={batch_size}$"
         _passage_times(axes, case, index, label, "")
         exact = case["exact_first_passage_step"].values
-        shown = exact <= np.nanmax(_finite(case["mean_first_passage_step"].values)) * 3
+        shown = exact <= np.nanmax(_finite(case["mean_first_passage_step"].values), initial=0) * 3
         axes.plot(fits["threshold"][shown], exact[shown], color=colour_of(index), **EXACT)
     _passage_axes(axes, fits)
     _line_key(axes, r"$c^{\,B/(\eta h^*)+1-d/2}$, Eq. (15)")
@@ -173,10 +173,11 @@ def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
             drawn = axes.plot(fits["threshold"], case["exponent_above"], marker, label=label)
             axes.axhline(float(case["predicted_exponent"]), color=drawn[0].get_color(), **THEORY)
         axes.axvline(float(cases["fit_low"][0]), color="0.6", linewidth=0.7)
-        highest = 1.35 * np.nanmax(cases["exponent_above"])
+        # Too few passages leave no exponent, and then no highest one.
+        highest = 1.35 * np.nanmax(cases["exponent_above"], initial=0) or None
         axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, highest))
         shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
-        plain_ticks(axes, "x", [c for c in ROUND_RATIOS if c <= shown[-1]])
+        plain_ticks(axes, "x", [c for c in ROUND_RATIOS if c <= np.max(shown, initial=1)])
         axes.legend(ncols=2)
     panels[0].set_ylabel("exponent")
     return figure
