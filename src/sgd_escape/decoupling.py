@@ -79,11 +79,13 @@ def spectra(
     BᵀB = (L/N) K. From their unit eigenvectors u and w those of E and D follow as A u/√λ and
     B w/√κ. The inner product uᵀAᵀB w/√(λκ) is √(κ/λ) Σ_μ u_μ √(ℓ_μ/L) w_μ, since
     K w = (N κ/L) w. Memory: one N × N matrix besides K.
-    Raises `SgdEscapeError` if a number is not finite, if every loss is zero, or if there
-    are too few examples or eigenvalues above the rounding floor for `directions` eigenvectors.
+    Where fewer than `directions` eigenvalues lie above the rounding floor, their eigenvectors are
+    not defined and the cosines NaN. Raises `SgdEscapeError` if a number is not finite, if every
+    loss is zero, or if there are no more examples than `directions`.
     """
     losses = _checked(gram, losses)
     n, mean = len(losses), losses.mean()
+    _check_directions(directions, n)
     root = np.sqrt(losses / n)
     matrix = gram * root[:, None]
     matrix *= root
@@ -91,7 +93,8 @@ def spectra(
     np.multiply(gram, mean / n, out=matrix)
     decoupled = _eigenvalues(matrix)
     floor = float(np.finfo(np.float64).eps * max(exact[0], decoupled[0]))
-    _check_rank(directions, int(min(np.sum(exact > floor), np.sum(decoupled > floor))), n)
+    if directions > min(np.sum(exact > floor), np.sum(decoupled > floor)):
+        return Spectra(exact, decoupled, floor, np.full(directions, np.nan))
     u = _leading_eigenvectors(lambda v: root * (gram @ (root * v)), n, directions)
     w = _leading_eigenvectors(lambda v: gram @ v, n, directions)
     inner = (u * np.sqrt(losses / mean)[:, None]).T @ w
@@ -114,12 +117,11 @@ def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
     return scipy.linalg.eigvalsh(matrix.T, overwrite_a=True, check_finite=False)[::-1]
 
 
-def _check_rank(directions: int, rank: int, n_samples: int) -> None:
-    if directions > rank or directions >= n_samples:
+def _check_directions(directions: int, n_samples: int) -> None:
+    if directions >= n_samples:
         raise SgdEscapeError(
-            f"the overlap of {directions} leading directions needs as many eigenvalues above the "
-            f"rounding floor, and more examples, but there are {rank} and {n_samples}; lower "
-            "directions or take more examples"
+            f"the overlap of {directions} leading directions needs more examples than those, but "
+            f"there are {n_samples}; lower directions or take more examples"
         )
 
 

@@ -63,14 +63,12 @@ def encoded(figure: Figure, picture_format: str) -> bytes:
 
 def _tell_if_empty(axes: Axes) -> None:
     """Give logarithmic axes without positive data some limits, which matplotlib cannot find."""
-    limits = {axes.xaxis: axes.set_xlim, axes.yaxis: axes.set_ylim}
     empty = [
-        axis
-        for axis in limits
+        name
+        for name, axis in {"x": axes.xaxis, "y": axes.yaxis}.items()
         if axis.get_scale() == "log" and not min(axis.get_view_interval()) > 0
     ]
-    for axis in empty:
-        limits[axis](1, 10)
+    axes.set(**{f"{name}lim": (1, 10) for name in empty})
     if empty:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center")
 

@@ -51,7 +51,7 @@ def fig3b(fits: xr.Dataset) -> Figure:
             label += rf", $\eta={eta:g}$, $B={batch_size}$"
         _passage_times(axes, case, index, label, "")
         exact = case["exact_first_passage_step"].values
-        shown = exact <= np.nanmax(_finite(case["mean_first_passage_step"].values), initial=0) * 3
+        shown = exact <= _highest(case["mean_first_passage_step"].values) * 3
         axes.plot(fits["threshold"][shown], exact[shown], color=colour_of(index), **EXACT)
     _passage_axes(axes, fits)
     _line_key(axes, r"$c^{\,B/(\eta h^*)+1-d/2}$, Eq. (15)")
@@ -174,7 +174,7 @@ def cutoff(regression: xr.Dataset, network: xr.Dataset) -> Figure:
             axes.axhline(float(case["predicted_exponent"]), color=drawn[0].get_color(), **THEORY)
         axes.axvline(float(cases["fit_low"][0]), color="0.6", linewidth=0.7)
         # Too few passages leave no exponent, and then no highest one.
-        highest = 1.35 * np.nanmax(cases["exponent_above"], initial=0) or None
+        highest = 1.35 * _highest(cases["exponent_above"].values) or None
         axes.set(xscale="log", xlabel="lower end of the fit, $c$", ylim=(0, highest))
         shown = cases["threshold"].values[np.isfinite(cases["exponent_above"].values).any(1)]
         plain_ticks(axes, "x", [c for c in ROUND_RATIOS if c <= np.max(shown, initial=1)])
@@ -243,6 +243,10 @@ def _paper_values(fits: xr.Dataset) -> str:
 
 def _line_key(axes: Axes, label: str) -> None:
     axes.plot([], [], color="0.3", **THEORY, label=label)
+
+
+def _highest(values: np.ndarray) -> float:
+    return float(np.max(values, initial=0, where=np.isfinite(values)))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

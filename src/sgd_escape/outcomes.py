@@ -22,6 +22,8 @@ MEANINGS = {
     "all_diverged": "no run stayed finite: lower the learning rate",
     "too_few_passages": "cases without an exponent, since fewer than two runs passed more than the "
     "lowest threshold: raise max_steps, or lower thresholds.max and fit_range",
+    "undefined_overlaps": "spectra with fewer eigenvalues above the rounding floor than "
+    "directions: their spans have no overlap",
     "flat_directions": "leading directions without curvature: no ratio to it is given",
 }
 

@@ -187,7 +187,9 @@ KINDS: dict[str, FileKind] = {
             "correlation": "float64",
             "correlation_low": "float64",
             "correlation_high": "float64",
-        }
+        },
+        # Where fewer eigenvalues than directions lie above the rounding floor.
+        may_be_non_finite=("principal_cosine", "overlap"),
     ),
     # A network of any layers, which its attribute names: weight_0, bias_0, ...
     "network": FileKind(None, attributes=("layers",)),

@@ -99,6 +99,7 @@ rule collect_outcomes:
             ),
             "results/fits/network.nc",
             "results/fits/network_collapse.nc",
+            *expand("results/decoupling/epoch{epoch}.nc", epoch=DECOUPLING["epochs"]),
             *expand(
                 "results/noise/{architecture}_{loss}.nc",
                 architecture=ARCHITECTURES,

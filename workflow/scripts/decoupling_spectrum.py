@@ -9,7 +9,7 @@ import xarray as xr
 from network_files import read_parity
 from training_files import read_layers
 
-from sgd_escape import decoupling, storage
+from sgd_escape import decoupling, outcomes, storage
 from sgd_escape.estimation import Bootstrap
 from sgd_escape.gradient_noise import output_gram
 from sgd_escape.losses import mean_square_loss
@@ -51,7 +51,8 @@ storage.write(
             for name, estimate in estimates.items()
             for part, number in zip(["", "_low", "_high"], estimate, strict=True)
         },
-        attrs=storage.attributes(study | params.fits, seed=params.seed, equations="(7)"),
+        attrs=storage.attributes(study | params.fits, seed=params.seed, equations="(7)")
+        | outcomes.attribute({"undefined_overlaps": int(np.isnan(spectra.overlap))}),
     ),
     snakemake.output[0],
     "decoupling",
