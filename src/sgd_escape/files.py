@@ -75,8 +75,8 @@ def check_folder(folder: str | Path) -> None:
     """Raises SgdEscapeError when a folder may not be written to or has hardly any space left."""
     if not os.access(folder, os.W_OK):
         raise SgdEscapeError(
-            f"{Path(folder).absolute()} may not be written to, but results are made there. Make "
-            "it writable, or choose another folder by --directory, then run the same command again"
+            f"{Path(folder).absolute()} may not be written to, but a run writes there. Make it "
+            "writable, or choose another folder, then run the same command again"
         )
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:

@@ -13,7 +13,9 @@ ENVIRONMENT = str(ROOT / "environment.yml")
 
 try:
     validate(config, load_schema(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
-    for folder in filter(os.path.exists, [".", "results"]):
+    # Snakemake writes into TMPDIR before a job can say that it is full.
+    places = [".", "results", os.environ.get("TMPDIR", "/tmp")]
+    for folder in filter(os.path.exists, places):
         check_folder(folder)
 except SgdEscapeError as error:
     sys.exit(f"error: {error}")
