@@ -185,8 +185,11 @@ def test_deleting_a_figure_runs_one_rule(root: Path, finished: Path) -> None:
     figure.unlink()
     dry_run = snakemake(root, finished, "-n")
     assert rules_to_run(dry_run.stdout + dry_run.stderr) == {"draw_fig3c": 1}
+    left_by_a_kill = figure.with_name(".fig3c.pdf.0123abcd.tmp")
+    left_by_a_kill.write_bytes(content[:100])
     assert snakemake(root, finished, "results/figures/fig3c.pdf").returncode == 0
     assert figure.read_bytes() == content
+    assert not left_by_a_kill.exists()
 
 
 def test_an_edited_module_reruns_exactly_what_imports_it(root: Path, finished: Path) -> None:
@@ -282,6 +285,21 @@ def test_a_damaged_intermediate_stops_the_stage_that_reads_it(root: Path, finish
     assert len(errors) == 1
     assert "hessian_seed0.nc" in errors[0]
     assert "Delete it and run the same command again" in errors[0]
+
+
+def test_a_damaged_choice_of_the_seed_is_told_in_one_line(root: Path, finished: Path) -> None:
+    path = finished / "results/network/reference_seed.json"
+    content = path.read_text()
+    path.write_text(content.replace('"seed": ', '"seed": 1', 1))
+    try:
+        dry_run = snakemake(root, finished, "-n")
+    finally:
+        path.write_text(content)
+    assert dry_run.returncode != 0
+    errors = [line for line in dry_run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "reference_seed.json was damaged or edited" in errors[0]
+    assert "Traceback" not in dry_run.stderr
 
 
 @pytest.mark.parametrize(
