@@ -2,11 +2,13 @@
 ## make test        the tests
 ## make smoke       a miniature of the whole study, in build/smoke
 ## make slurm-test  the miniature through a Slurm that it installs (as root, by apt-get), starts and stops
+## make chaos       faults done to the pipeline, and what becomes of it (as root: all of them)
 ## make lint        style, types, the workflow's own checks, known vulnerabilities
 ## make bench       speed and memory against the named alternatives
 ## make lock        requirements.lock from pyproject.toml (needs uv)
 ## make clean       remove .venv, build and caches; results stay
 ## Options: CORES=2 PYTHON=python3; REQUIRED=1: slurm-test fails where it cannot test
+##          SEED=1 KILLS=20 FAULTS=kill,disk: of chaos
 
 CORES ?= 2
 PYTHON ?= python3
@@ -14,7 +16,7 @@ UV ?= uv
 
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help reproduce test smoke slurm-test lint bench lock clean python
+.PHONY: help reproduce test smoke slurm-test chaos lint bench lock clean python
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -30,6 +32,10 @@ smoke: .venv/.installed
 
 slurm-test: .venv/.installed
 	.venv/bin/python tests/system/slurm.py $(if $(REQUIRED),--required)
+
+chaos: .venv/.installed
+	$(SNAKEMAKE) results/data/mnist.nc results/data/fashion_mnist.nc results/data/cifar10.nc
+	.venv/bin/python tests/system/chaos.py $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(FAULTS),--faults $(FAULTS))
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -10,10 +10,8 @@ the exit status is not 0 where anything ended otherwise.
 import argparse
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from random import Random, SystemRandom
 
 from faults import FAULTS, Outcome
@@ -69,17 +67,14 @@ def main() -> int:
     logs = PLACE / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(dir=PLACE, prefix="runs-") as scratch:
-        pipeline = Pipeline(Path(scratch), logs)
-        print(f"an undisturbed run takes {pipeline.seconds:.0f} s", flush=True)
-        outcomes = [
-            outcome
-            for name in names
-            for outcome in tried(pipeline, name, options.seed, options.kills)
-        ]
+    pipeline = Pipeline(PLACE / "runs", logs)
+    print(f"an undisturbed run took {pipeline.seconds:.0f} s", flush=True)
+    outcomes: list[Outcome] = []
+    for name in names:
+        outcomes += tried(pipeline, name, options.seed, options.kills)
+        (PLACE / "outcomes.md").write_text(table(outcomes) + "\n", encoding="utf-8")
     wrong = sum(bool(outcome.wrong) for outcome in outcomes)
     minutes = (time.monotonic() - begin) / 60
-    (PLACE / "outcomes.md").write_text(table(outcomes) + "\n", encoding="utf-8")
     print(
         f"seed {options.seed}: {len(outcomes)} faults, {wrong} of them ended wrong, "
         f"{minutes:.0f} minutes; see {PLACE / 'outcomes.md'}"

