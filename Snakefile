@@ -49,14 +49,8 @@ onstart:
         sys.exit(
             "error: another run is at work in this folder; wait for it or stop it first"
         )
-    for folder in [
-        "results",
-        ".cache",
-        ROOT / "src",
-        ROOT / "workflow",
-        ROOT / "config",
-    ]:
-        tidy(folder)
+    made_from = [ROOT / name for name in ["src", "workflow", "config"]]
+    tidy("results", ".cache", *made_from)
 
 
 onerror:

@@ -137,14 +137,18 @@ def test_a_write_that_was_killed_leaves_a_name_that_is_tidied(tmp_path, monkeypa
     assert names_in(tmp_path) == []
 
 
-def test_only_files_of_the_future_get_another_date(tmp_path):
+def test_only_files_of_the_future_get_another_date_and_all_the_same(tmp_path):
     now = time.time()
-    for name, shift in [("past", -1000), ("future", 1000)]:
-        (tmp_path / name).write_text("")
-        os.utime(tmp_path / name, (now + shift, now + shift))
-    tidy(tmp_path)
-    assert (tmp_path / "past").stat().st_mtime == pytest.approx(now - 1000)
-    assert now - 1 <= (tmp_path / "future").stat().st_mtime <= time.time() + 1
+    for name, shift in [("past", -1000), ("future", 1000), ("later", 2000)]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+        os.utime(tmp_path / name / "file", (now + shift, now + shift))
+    tidy(tmp_path / "past", tmp_path / "future", tmp_path / "later")
+    past, future, later = (
+        (tmp_path / name / "file").stat().st_mtime for name in ["past", "future", "later"]
+    )
+    assert past == pytest.approx(now - 1000)
+    assert now - 1 <= future == later <= time.time() + 1
 
 
 def test_a_folder_that_is_not_there_is_tidy(tmp_path):

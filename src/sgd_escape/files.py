@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -87,19 +88,20 @@ def check_folder(folder: str | Path) -> None:
         )
 
 
-def tidy(folder: str | Path) -> None:
-    """Remove what killed jobs left half-written, and date files of the future now.
+def tidy(*folders: str | Path) -> None:
+    """Remove what killed jobs left half-written, and give files of the future one date.
 
     Files have a date of the future when the clock was set back; made from them, a new file would
-    seem older than what it was made from. For the one who holds the lock of the folder: what a job
+    seem older than what it was made from. For the one who holds the lock of the folders: what a job
     of a dead run is still writing is removed too.
     """
-    for path in Path(folder).rglob("*"):
+    now = time.time()
+    for path in itertools.chain.from_iterable(Path(folder).rglob("*") for folder in folders):
         with contextlib.suppress(OSError):
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink()
-            elif path.stat().st_mtime > time.time():
-                os.utime(path)
+            elif path.stat().st_mtime > now:
+                os.utime(path, (now, now))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -506,7 +506,8 @@ def records(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]
         if where == "after a kill half-way":
             started.signal_group(signal.SIGKILL)
             started.end()
-        shutil.rmtree(folder / ".snakemake")
+        # At once, as deleting its files one by one would take longer than Snakemake to make others.
+        shutil.rmtree((folder / ".snakemake").rename(folder / "deleted"))
         run = started.end()
         wrong = unfinished(pipeline, folder)
         yield Outcome(fault, where, said(run, "^The run"), FINISHES, wrong)
