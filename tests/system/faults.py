@@ -325,7 +325,8 @@ def read_files(pipeline: Pipeline, random: Random) -> list[tuple[str, str, str]]
     """A file of every kind, its kind, and a file that is made from it with the least work."""
     readers: dict[str, list[str]] = {}
     for output, job in pipeline.jobs.items():
-        for name in job.inputs:
+        # It comes after the results and reads none of them.
+        for name in job.inputs if job.rule != "provenance" else ():
             if name in pipeline.jobs and pipeline.jobs[name].rule not in CHECKPOINTS:
                 readers.setdefault(name, []).append(output)
     by_kind: dict[str, list[str]] = {}
