@@ -123,7 +123,18 @@ def test_a_network_that_diverged_has_no_direction(origin: Origin) -> None:
     assert np.isnan(lowered_losses(diverged, origin, learning_rate=0.01, steps=2)).all()
 
 
-def test_a_descent_that_diverges_says_what_to_lower(origin: Origin) -> None:
-    start = moved(origin, across(origin))
-    with pytest.raises(SgdEscapeError, match=r"rate 1000\.0 ends .*network\.escape\.descent"):
-        lowered_losses([start], origin, learning_rate=1000.0, steps=200)
+def test_a_descent_that_is_not_stable_says_what_to_lower(origin: Origin) -> None:
+    start, limit = moved(origin, across(origin)), 2 / origin.pairs.value[0]
+    with pytest.raises(SgdEscapeError, match=r"not stable .* network\.escape\.descent.* below 2/h"):
+        lowered_losses([start], origin, learning_rate=1.001 * limit, steps=2)
+    assert np.isfinite(lowered_losses([start], origin, learning_rate=0.999 * limit, steps=2)).all()
+
+
+def test_a_network_about_to_diverge_has_no_lowered_loss_and_the_others_keep_theirs(
+    origin: Origin,
+) -> None:
+    """So far away that a stable rate is no longer one, as after a few steps of unstable SGD."""
+    near, far = moved(origin, 0.01 * across(origin)), moved(origin, 1e9 * across(origin))
+    lowered = lowered_losses([near, far, near], origin, learning_rate=0.05, steps=50)
+    np.testing.assert_array_equal(np.isfinite(lowered), [True, False, True])
+    assert lowered[0] == lowered_losses([near], origin, learning_rate=0.05, steps=50)[0]

@@ -277,11 +277,16 @@ def test_run_times_are_summed_by_rule(tmp_path: Path) -> None:
     assert pretrain == RunTime("pretrain", 2, 30.75, 400.25)
 
 
-@pytest.mark.parametrize("content", ["", "s\n", "s\tmax_rss\n0.2\n", "s\tmax_rss\nx\t1\n", "s\x00"])
+@pytest.mark.parametrize("content", ["s\n", "s\tmax_rss\n0.2\n", "s\tmax_rss\nx\t1\n", "s\x00"])
 def test_a_damaged_benchmark_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "claims.tsv").write_text(content)
     with pytest.raises(SgdEscapeError, match=r"claims\.tsv is damaged: .* Delete it"):
         collect_run_times(tmp_path)
+
+
+def test_a_benchmark_that_is_just_being_written_counts_as_none(tmp_path: Path) -> None:
+    (tmp_path / "claims.tsv").touch()
+    assert collect_run_times(tmp_path) == []
 
 
 def test_without_benchmarks_there_are_no_run_times(tmp_path: Path) -> None:

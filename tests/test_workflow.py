@@ -323,13 +323,21 @@ def test_a_wrong_config_stops_before_any_job(
 
 
 def test_too_few_passages_are_an_outcome_with_a_name(root: Path, finished: Path) -> None:
-    overlay = {"linear_regression": {"first_passage": {"max_steps": 1, "dimensions": [1]}}}
+    passages = {
+        "max_steps": 1,
+        "dimensions": [1],
+        "thresholds": {"min": 50.0, "max": 100.0},
+        "fit_range": [50.0, 100.0],
+    }
+    overlay = {"linear_regression": {"first_passage": passages}}
     folder = new_folder(finished.parent, "no_passage", overlay)
     run = snakemake(root, folder, "results/fits/linear_regression.nc")
     assert run.returncode == 0, run.stderr[-4000:]
     fits = storage.read(folder / "results/fits/linear_regression.nc", "fit")
     assert outcomes_of(fits) == {"too_few_passages": 1}
-    assert np.isnan(fits["exponent"]).all()
+    assert fits["events"].sum() == 0
+    for name in ["exponent", "exact_exponent", "predicted_intercept"]:
+        assert np.isnan(fits[name]).all()
     # What is known: no passage in one step of five runs bounds the mean.
     assert np.all(fits["mean_first_passage_step_low"] > 0)
 

@@ -126,12 +126,12 @@ def means(sums: GroupSums, taken: Float[np.ndarray, "*rest groups"]) -> Means:
     )
 
 
-def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
+def alignment(sums: GroupSums, bootstrap: Bootstrap, *, zero_loss: bool = False) -> Alignment:
     """Eq. (6) from the sums over groups; intervals resample whole groups, directions held fixed.
 
     An interval says how much a number hangs on the images that were drawn. ∇L has none: it is
     zero, or not, at this minimum of this training set, and on other images it would not be small.
-    Where the loss is zero there is no noise, and both sides of Eq. (6) vanish: NaN.
+    Where the loss is zero, to rounding if `zero_loss` says so, both sides of Eq. (6) vanish: NaN.
     Raises `SgdEscapeError` for fewer than two groups, or if a direction has no curvature.
     """
     groups, columns = sums.curvature.shape
@@ -144,7 +144,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
     whole = means(sums, np.ones(groups))
 
     def interval(number: Callable[[Means], np.ndarray]) -> Estimate:
-        if not np.all(whole.covariance > 0):
+        if zero_loss or not np.all(whole.covariance > 0):
             return Estimate(*np.full((3, 1), np.nan)[:, 0])
         return bootstrap(lambda taken: number(means(sums, taken)), groups)
 
@@ -153,7 +153,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap) -> Alignment:
 
     ratios = [ratio(column) for column in range(columns)]
     with np.errstate(invalid="ignore"):
-        fraction = whole.gradient / whole.noise
+        fraction = whole.gradient / np.where(zero_loss, np.nan, whole.noise)
     return Alignment(
         float(whole.loss),
         whole.curvature[:-1],

@@ -17,6 +17,8 @@ from sgd_escape.errors import SgdEscapeError
 
 KeyPath = tuple[Any, ...]
 
+_MOST_ROUNDS = 100
+
 # Far beyond any study, and far below what takes long to check or to print.
 _MOST_VALUES = 100_000
 _DEEPEST = 20
@@ -560,6 +562,12 @@ def _passage_contradictions(path: KeyPath, passage: Mapping[str, Any]) -> Iterat
             (*path, "max_runs"),
             f"is {passage['max_runs']}, but the runs = {runs} come first, before any are added. "
             "Raise it, lower runs, or set exponent_width to null.",
+        )
+    if passage["exponent_width"] is not None and passage["max_runs"] > _MOST_ROUNDS * runs:
+        yield Contradiction(
+            (*path, "max_runs"),
+            f"is {passage['max_runs']}, but the runs = {runs} are added at most {_MOST_ROUNDS} "
+            "times, as each time all are looked at. Raise runs or lower it.",
         )
     unordered = list(_threshold_contradictions((*path, "thresholds"), passage["thresholds"]))
     grid = threshold_grid(passage["thresholds"])

@@ -113,19 +113,23 @@ def lowered_losses(
     """The loss after gradient descent on all examples from each network.
 
     In the time t = η·steps it relaxes directions with h ≫ 1/t, those of the fluctuations, and
-    leaves those with h ≪ 1/t. A network that diverged before has none, NaN. Raises
-    `SgdEscapeError` if the loss of another does not stay finite.
+    leaves those with h ≪ 1/t. A network that diverges, or that was about to, has none: NaN. Raises
+    `SgdEscapeError` if the descent is not stable at θ*, where η h_1 must be below 2.
     """
-    rate = jnp.asarray(learning_rate, origin.inputs.dtype)
-    started = np.asarray([np.isfinite(_flat(network)).all() for network in networks])
-    lowered = [_descend(network, origin.inputs, origin.labels, rate, steps) for network in networks]
-    losses = np.asarray([_loss(network, origin) for network in lowered])
-    if not np.all(np.isfinite(losses[started])):
+    sharpest = origin.pairs.value[0]
+    if learning_rate * sharpest >= 2:
         raise SgdEscapeError(
-            f"gradient descent with learning rate {learning_rate} ends at the losses "
-            f"{losses.tolist()}; lower network.escape.descent.learning_rate below 2/h_1"
+            f"gradient descent with learning rate {learning_rate} is not stable at a minimum of "
+            f"curvature h_1 = {sharpest:.4g}; lower network.escape.descent.learning_rate below "
+            f"2/h_1 = {2 / sharpest:.3g}"
         )
-    return np.where(started, losses, np.nan)
+    rate = jnp.asarray(learning_rate, origin.inputs.dtype)
+
+    def lowered(network: Network) -> float:
+        return _loss(_descend(network, origin.inputs, origin.labels, rate, steps), origin)
+
+    losses = np.asarray([lowered(network) for network in networks])
+    return np.where(np.isfinite(losses), losses, np.nan)
 
 
 def _flat(network: Network) -> np.ndarray:

@@ -48,7 +48,7 @@ def escape_direction(*escapes: xr.Dataset) -> Figure:
         points(left, x, first, "mean_loss_share", index, label)
         cumulated = last["mean_squared_share"].cumsum("direction")
         right.plot(last["direction"], cumulated, color=colour_of(index), label=label)
-        count = int(last["count"])
+        count = min(int(last["count"]), last.sizes["direction"])
         right.plot(count, cumulated[count - 1], MARKERS[index % 7], color=colour_of(index))
     reference = escapes[0].isel(direction=slice(_SHOWN))
     equal = reference["eigenvalue"] / reference["curvature_trace"]

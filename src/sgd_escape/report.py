@@ -249,7 +249,8 @@ def collect_run_times(folder: str | Path) -> list[RunTime]:
     """
     folder = Path(folder)
     jobs: dict[str, list[RunTime]] = {}
-    for path in sorted(folder.rglob("*.tsv")):
+    # A job that is just ending, such as a figure beside this one, has made its file but no line.
+    for path in sorted(path for path in folder.rglob("*.tsv") if path.stat().st_size):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
         jobs.setdefault(rule, []).append(_run_time(rule, path))
     return [_summed(rule, parts) for rule, parts in sorted(jobs.items())]

@@ -217,8 +217,9 @@ KINDS: dict[str, FileKind] = {
             "group_curvature": "float64 group direction",
             "group_trace": "float64 group",
         },
-        # At zero loss there is no noise to compare.
+        # At zero loss there is no noise to compare; of a multiple eigenvalue one copy is found.
         may_be_non_finite=(
+            "exact_eigenvalue",
             *_bounded("noise_ratio", ""),
             *_bounded("trace_ratio", ""),
             *_bounded("noise_exponent", ""),

@@ -1,6 +1,5 @@
 # Where a width of the exponent's interval is asked for: is it reached, after so many rounds of runs?
 checkpoint assess_precision:
-    localrule: True
     input:
         shards=lambda wildcards: shards(
             f"results/{wildcards.study}",
@@ -20,6 +19,7 @@ checkpoint assess_precision:
         study="linear_regression|network",
         case=r"first_passage_[\w.+-]+",
         rounds=r"\d+",
+    localrule: True
     conda:
         ENVIRONMENT
     threads: 1

@@ -118,6 +118,8 @@ rule collect_outcomes:
         "results/logs/collect_outcomes.log",
     benchmark:
         "results/benchmarks/collect_outcomes.tsv"
+    group:
+        "closing"
     conda:
         ENVIRONMENT
     threads: 1

@@ -61,9 +61,11 @@ def exact_case(record: xr.Dataset, fit_range: tuple[float, float], dimension: in
     inside, fitted = passages.inside(*fit_range), passages.within(*fit_range)
     passed = fitted.events.sum(0)
     seen = passed > 0
-    slope = estimation.fit_slope(
-        np.log(fitted.loss_ratio[seen]), passed[seen], passed[seen] * steps[inside][seen]
-    ).slope
+    slope = np.nan
+    if np.count_nonzero(seen) > 1:
+        slope = estimation.fit_slope(
+            np.log(fitted.loss_ratio[seen]), passed[seen], passed[seen] * steps[inside][seen]
+        ).slope
     return xr.Dataset(
         {
             "exact_first_passage_step": ("threshold", steps),
@@ -151,9 +153,11 @@ def _predicted(
     variables = {}
     for suffix, (curvature, dimension) in predictions.items():
         exponent = escape_theory.escape_exponent(eta_over_batch * curvature, dimension)
-        intercept = estimation.fit_intercept(
-            np.log(passages.loss_ratio), events, exposure, exponent
-        )
+        intercept = np.nan
+        if events.any():
+            intercept = estimation.fit_intercept(
+                np.log(passages.loss_ratio), events, exposure, exponent
+            )
         variables[f"predicted_exponent{suffix}"] = exponent
         variables[f"predicted_intercept{suffix}"] = float(intercept)
     return variables

@@ -5,7 +5,7 @@ begin(snakemake)
 import numpy as np
 import xarray as xr
 from intervals import bounded
-from network_files import read_network, read_parity
+from network_files import has_zero_loss, read_network, read_parity
 
 from sgd_escape import curvature, outcomes, storage
 from sgd_escape.alignment import alignment, group_sums
@@ -18,16 +18,19 @@ hessian = curvature.curved(
     curvature.leading_eigenpairs(curvature.gauss_newton_operator(*problem[:2]), count)
 )
 curved = len(hessian.value)
-exact = curvature.leading_eigenpairs(curvature.hessian_operator(*problem), curved)
+exact = np.full(curved, np.nan)
+found_exact = curvature.leading_eigenpairs(curvature.hessian_operator(*problem), curved).value
+exact[: len(found_exact)] = found_exact
+zero_loss = has_zero_loss(snakemake.input.pretrained)
 residual_term = curvature.residual_term_operator(*problem)
 residual_ratio = curvature.quadratic_forms(residual_term, hessian.vector) / hessian.value
 sums = group_sums(*problem, hessian.vector)
-found = alignment(sums, Bootstrap(**params.fits, seed=params.seed))
+found = alignment(sums, Bootstrap(**params.fits, seed=params.seed), zero_loss=zero_loss)
 storage.write(
     xr.Dataset(
         {
             "eigenvalue": ("direction", hessian.value),
-            "exact_eigenvalue": ("direction", exact.value),
+            "exact_eigenvalue": ("direction", exact),
             "noise": ("direction", found.noise),
             **bounded("noise_ratio", found.ratio, ("direction",)),
             **bounded("trace_ratio", found.trace_ratio),
@@ -51,7 +54,7 @@ storage.write(
             seed=int(snakemake.wildcards.seed),
             equations="(6), (8), (10), (44)",
         )
-        | outcomes.attribute({"flat_directions": count - curved}),
+        | outcomes.attribute({"flat_directions": count - curved, "zero_loss": int(zero_loss)}),
     ),
     snakemake.output[0],
     "alignment",
