@@ -137,18 +137,19 @@ def test_a_write_that_was_killed_leaves_a_name_that_is_tidied(tmp_path, monkeypa
     assert names_in(tmp_path) == []
 
 
-def test_only_files_of_the_future_get_another_date_and_all_the_same(tmp_path):
+def test_only_files_of_the_future_get_another_date_and_keep_their_order(tmp_path):
     now = time.time()
-    for name, shift in [("past", -1000), ("future", 1000), ("later", 2000)]:
+    shifts = {"past": -1000, "script": 1000, "log": 1000, "output": 2000, "report": 2000.5}
+    for name, shift in shifts.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
         os.utime(tmp_path / name / "file", (now + shift, now + shift))
-    tidy(tmp_path / "past", tmp_path / "future", tmp_path / "later")
-    past, future, later = (
-        (tmp_path / name / "file").stat().st_mtime for name in ["past", "future", "later"]
+    tidy(*(tmp_path / name for name in shifts))
+    past, script, log, output, report = (
+        (tmp_path / name / "file").stat().st_mtime for name in shifts
     )
     assert past == pytest.approx(now - 1000)
-    assert now - 1 <= future == later <= time.time() + 1
+    assert now - 1 < script == log < output < report <= time.time()
 
 
 def test_a_folder_that_is_not_there_is_tidy(tmp_path):

@@ -89,19 +89,25 @@ def check_folder(folder: str | Path) -> None:
 
 
 def tidy(*folders: str | Path) -> None:
-    """Remove what killed jobs left half-written, and give files of the future one date.
+    """Remove what killed jobs left half-written, and date files of the future now, in their order.
 
     Files have a date of the future when the clock was set back; made from them, a new file would
     seem older than what it was made from. For the one who holds the lock of the folders: what a job
     of a dead run is still writing is removed too.
     """
     now = time.time()
+    future: dict[Path, float] = {}
     for path in itertools.chain.from_iterable(Path(folder).rglob("*") for folder in folders):
         with contextlib.suppress(OSError):
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink()
-            elif path.stat().st_mtime > now:
-                os.utime(path, (now, now))
+            elif (date := path.stat().st_mtime) > now:
+                future[path] = date
+    latest_first = sorted(set(future.values()), reverse=True)
+    dates = {date: now - rank / 1000 for rank, date in enumerate(latest_first)}
+    for path, date in future.items():
+        with contextlib.suppress(OSError):
+            os.utime(path, (dates[date], dates[date]))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ the exit status is not 0 where anything ended otherwise.
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -63,6 +64,8 @@ def main() -> int:
     if unknown:
         sys.exit(f"error: {', '.join(unknown)}: no such fault. Choose among {', '.join(FAULTS)}")
     print(f"seed {options.seed}", flush=True)
+    # Where a shell started this in the background, it and all it starts would be deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begin = time.monotonic()
     logs = PLACE / "logs"
     shutil.rmtree(logs, ignore_errors=True)
