@@ -14,7 +14,7 @@ ENVIRONMENT = str(ROOT / "environment.yml")
 try:
     validate(config, load_schema(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
     # Snakemake writes into TMPDIR before a job can say that it is full.
-    places = [".", "results", os.environ.get("TMPDIR", "/tmp")]
+    places = [".", "results", os.environ.get("TMPDIR", ".")]
     for folder in filter(os.path.exists, places):
         check_folder(folder)
 except SgdEscapeError as error:
