@@ -193,6 +193,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 def local_run() -> tuple[str, str]:
     log = LOCAL.with_suffix(".log")
+    log.parent.mkdir(exist_ok=True)
     with log.open("w") as output:
         run = subprocess.run(command(LOCAL), stderr=output, check=False, timeout=3600)
     before = "Nothing to be done" in log.read_text()
