@@ -200,7 +200,8 @@ def disk(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
     """The disk of the results fills while jobs of every stage are at work."""
 
     def one_needs_the_other(one: str, other: str) -> bool:
-        return one in pipeline.ancestors(other) | pipeline.outputs(other)
+        needed = pipeline.ancestors(other) | pipeline.outputs(other)
+        return not needed.isdisjoint(pipeline.outputs(one))
 
     for targets in waves(one_output_of_each_stage(pipeline, random), one_needs_the_other):
         folder = pipeline.new("full_disk")
@@ -345,7 +346,7 @@ def damage(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
     def one_hides_the_other(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
         (name, _, reader), (_, _, other_reader) = one, other
         needed = pipeline.ancestors(other_reader) | pipeline.outputs(other_reader)
-        return name in needed or reader in needed
+        return not needed.isdisjoint({name} | pipeline.outputs(reader))
 
     for wave in waves(read_files(pipeline, random), one_hides_the_other):
         yield from damaged(pipeline, random, wave)

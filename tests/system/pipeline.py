@@ -231,7 +231,9 @@ class Pipeline:
         return {name for name, job in self.jobs.items() if job == self.jobs[path]}
 
     def _jobs_of_reference(self) -> dict[str, Job]:
-        printed = self.run(self.reference, "--detailed-summary").output
+        # The choice of the seed is no input of anything, hence asked for by name.
+        targets = ["all", "results/network/reference_seed.json"]
+        printed = self.run(self.reference, *targets, "--detailed-summary").output
         table = printed[printed.index("output_file\t") :].splitlines()
         rows = list(csv.DictReader(table, delimiter="\t"))
         decisions = tuple(row["output_file"] for row in rows if row["rule"] in CHECKPOINTS)
