@@ -28,6 +28,9 @@ def begin(snakemake: Any) -> None:
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            # Snakemake says so; where the job was is of no use to anyone.
+            return
         if issubclass(kind, SgdEscapeError):
             message = f"error: {error}\n"
         else:
