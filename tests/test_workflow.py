@@ -205,7 +205,7 @@ def test_an_edited_module_reruns_exactly_what_imports_it(root: Path, finished: P
     assert {rule for rule in jobs if not rule.startswith("draw_")} <= {
         *("fit_stationary", "fit_linear_regression", "fit_network", "fit_collapse"),
         *("exit_rates", "double_well", "weak_noise", "ladder", "regime_map", "critical_dimension"),
-        *("claims", "provenance", "write_report"),
+        *("claims", "collect_outcomes", "provenance", "write_report"),
     }
     assert not {"draw_fig4", "draw_fig6", "draw_pretraining"} & set(jobs)
 
