@@ -19,6 +19,7 @@ from sgd_escape.config import flatten
 from sgd_escape.errors import SgdEscapeError
 from sgd_escape.files import RUN_AGAIN
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _OPEN_UP_TO = 12
 
 
@@ -189,6 +190,9 @@ def _check_png(name: str, content: bytes) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()
+        # Pillow does not look at the end marker.
+        if not content.endswith(_PNG_END):
+            raise ValueError("it does not end like one")
     # Pillow reports a damaged chunk as SyntaxError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SgdEscapeError(
