@@ -139,26 +139,26 @@ def kills_of_one_run(pipeline: Pipeline, random: Random, folder: Path, count: in
         moment = random.uniform(1, longest)
         if started.ends_within(moment):
             break
-        outcome = ways[len(outcomes) % len(ways)](started, random, f"after {moment:.1f} s")
-        print(f"   {outcome.fault}, {outcome.where}", flush=True)
+        outcome = ways[len(outcomes) % len(ways)](started, random)
+        print(f"   {outcome.fault} after {moment:.1f} s, {outcome.where}", flush=True)
         outcomes.append(outcome)
     return outcomes
 
 
-def whole_group(started: Started, random: Random, where: str) -> Outcome:
+def whole_group(started: Started, random: Random) -> Outcome:
     started.signal_group(signal.SIGKILL)
     started.end()
-    return Outcome("SIGKILL of Snakemake and its jobs", where, "Killed", FINISHES)
+    return Outcome("SIGKILL of Snakemake and its jobs", "at random moments", "Killed", FINISHES)
 
 
-def snakemake_alone(started: Started, random: Random, where: str) -> Outcome:
-    where = f"{where}, {len(started.jobs())} jobs live on"
+def snakemake_alone(started: Started, random: Random) -> Outcome:
+    where = "beside living jobs" if started.jobs() else "between jobs"
     started.process.kill()
     started.end()
     return Outcome("SIGKILL of Snakemake alone", where, "Killed", FINISHES)
 
 
-def one_job(started: Started, random: Random, where: str) -> Outcome:
+def one_job(started: Started, random: Random) -> Outcome:
     fault = "SIGKILL of a job, as for want of memory"
     started.wait_for(started.jobs)
     jobs = started.jobs()
@@ -166,9 +166,9 @@ def one_job(started: Started, random: Random, where: str) -> Outcome:
         random.choice(jobs).kill()
     run = started.end()
     if run.status == 0 or not jobs:
-        return Outcome(fault, f"{where}, when all was done", "", FINISHES)
+        return Outcome(fault, "when all was done", "", FINISHES)
     wrong = complaints(run, "SIGKILL", "run the same command again")
-    return Outcome(fault, where, said(run, "^The run stopped"), FINISHES, wrong)
+    return Outcome(fault, "at random moments", said(run, "^The run stopped"), FINISHES, wrong)
 
 
 def signals(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
@@ -257,7 +257,9 @@ def whole_disk(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
         wrong += unfinished(pipeline, folder)
         then = f"space is made, {FINISHES}"
         where = "results and .snakemake"
-        yield Outcome("disk fills during a run", where, last_line(run), then, complaints(run))
+        yield Outcome(
+            "disk fills during a run", where, said(run, "No space left"), then, complaints(run)
+        )
         yield Outcome("disk full before a run", where, said(again, "^error: "), then, wrong)
 
 
