@@ -12,8 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
+import psutil
 import yaml
 from pipeline import (
+    NotTried,
     Pipeline,
     Run,
     Started,
@@ -140,35 +142,42 @@ def kills_of_one_run(pipeline: Pipeline, random: Random, folder: Path, count: in
         if started.ends_within(moment):
             break
         outcome = ways[len(outcomes) % len(ways)](started, random)
+        if outcome is None:
+            break
         print(f"   {outcome.fault} after {moment:.1f} s, {outcome.where}", flush=True)
         outcomes.append(outcome)
     return outcomes
 
 
-def whole_group(started: Started, random: Random) -> Outcome:
+def whole_group(started: Started, random: Random) -> Outcome | None:
+    """None, here and below, where the run had ended before anything was hit."""
     started.signal_group(signal.SIGKILL)
-    started.end()
-    return Outcome("SIGKILL of Snakemake and its jobs", "at random moments", "Killed", FINISHES)
+    fault = "SIGKILL of Snakemake and its jobs"
+    return Outcome(fault, "at random moments", "Killed", FINISHES) if was_killed(started) else None
 
 
-def snakemake_alone(started: Started, random: Random) -> Outcome:
+def snakemake_alone(started: Started, random: Random) -> Outcome | None:
     where = "beside living jobs" if started.jobs() else "between jobs"
     started.process.kill()
-    started.end()
-    return Outcome("SIGKILL of Snakemake alone", where, "Killed", FINISHES)
+    fault = "SIGKILL of Snakemake alone"
+    return Outcome(fault, where, "Killed", FINISHES) if was_killed(started) else None
 
 
-def one_job(started: Started, random: Random) -> Outcome:
-    fault = "SIGKILL of a job, as for want of memory"
+def one_job(started: Started, random: Random) -> Outcome | None:
     started.wait_for(started.jobs)
-    jobs = started.jobs()
-    if jobs:
-        random.choice(jobs).kill()
+    if jobs := started.jobs():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            random.choice(jobs).kill()
     run = started.end()
-    if run.status == 0 or not jobs:
-        return Outcome(fault, "when all was done", "", FINISHES)
+    if run.status == 0:
+        return None
+    fault, where = "SIGKILL of a job, as for want of memory", "at random moments"
     wrong = complaints(run, "SIGKILL", "run the same command again")
-    return Outcome(fault, "at random moments", said(run, "^The run stopped"), FINISHES, wrong)
+    return Outcome(fault, where, said(run, "^The run stopped"), FINISHES, wrong)
+
+
+def was_killed(started: Started) -> bool:
+    return started.end().status == -signal.SIGKILL
 
 
 def signals(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
@@ -457,7 +466,8 @@ def damaged_checkpoint(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
 
 def clock(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
     """The clock is set between two runs, as the dates of files show it and as processes see it."""
-    for days, fault in [(1, "clock set back"), (-1, "clock set forward")]:
+    faults = {1: "clock set back", -1: "clock set forward"}
+    for days, fault in faults.items():
         folder = pipeline.copy("clock")
         with dates_kept(pipeline.root):
             for path in [*files_of(folder / "results"), *files_of(pipeline.root)]:
@@ -465,14 +475,16 @@ def clock(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
             pipeline.remove_some(folder, random, 2)
             wrong = unfinished(pipeline, folder) + unsettled(pipeline, folder)
         yield Outcome(fault, "by a day, in the dates of the files", "", FINISHES, wrong)
-        if FAKETIME:
-            folder = pipeline.copy("clock")
-            pipeline.remove_some(folder, random, 2)
-            env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"{-days:+}h", "NO_FAKE_STAT": "1"}
-            env["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
-            with dates_kept(pipeline.root):
-                wrong = unfinished(pipeline, folder, env=env) + unsettled(pipeline, folder)
-            yield Outcome(fault, "by an hour, in what processes see", "", FINISHES, wrong)
+    if not FAKETIME:
+        raise NotTried("libfaketime, which shows processes another time, is not installed")
+    for hours, fault in faults.items():
+        folder = pipeline.copy("clock")
+        pipeline.remove_some(folder, random, 2)
+        env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"{-hours:+}h", "NO_FAKE_STAT": "1"}
+        env["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+        with dates_kept(pipeline.root):
+            wrong = unfinished(pipeline, folder, env=env) + unsettled(pipeline, folder)
+        yield Outcome(fault, "by an hour, in what processes see", "", FINISHES, wrong)
 
 
 @contextlib.contextmanager
@@ -520,7 +532,9 @@ def records(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]
         # At once, as deleting its files one by one would take longer than Snakemake to make others.
         shutil.rmtree((folder / ".snakemake").rename(folder / "deleted"))
         run = started.end()
-        wrong = unfinished(pipeline, folder)
+        killed_or_finished = run.status in (0, -signal.SIGKILL)
+        wrong = [] if killed_or_finished else complaints(run, "run the same command again")
+        wrong += unfinished(pipeline, folder)
         yield Outcome(fault, where, said(run, "^The run"), FINISHES, wrong)
 
 
