@@ -28,6 +28,7 @@ PROGRAMS = ["munged", "slurmctld", "slurmd", "sinfo", "sbatch", "srun", "squeue"
 FAULTS = {"fc_mean_square": "scancel", "cnn_mean_square": "scontrol requeue"}
 # By then a job's Snakemake is about to start its script.
 SECONDS_OF_START = 5
+# MinJobAge is longer than the test, which asks at its end how often a job was started.
 CONFIGURATION = """
 ClusterName=smoke
 SlurmctldHost=localhost
@@ -48,7 +49,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0
 ReturnToService=2
-MinJobAge=300
+MinJobAge=3600
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 NodeName=localhost CPUs={cpus} RealMemory={memory} State=UNKNOWN
