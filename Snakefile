@@ -1,4 +1,3 @@
-import fcntl
 import sys
 from pathlib import Path
 
@@ -6,6 +5,7 @@ from snakemake.utils import min_version
 
 from sgd_escape.config_files import read_config_file
 from sgd_escape.errors import SgdEscapeError
+from sgd_escape.files import hold_lock, tidy
 
 min_version("9.20")
 
@@ -41,14 +41,10 @@ report: "workflow/report/workflow.rst"
 # A lock that dies with its process: after a kill the same command goes on, where Snakemake's own
 # lock, which the profiles turn off, would ask to be removed by hand.
 onstart:
-    global run_lock
-    run_lock = open(".snakemake/running", "w")
     try:
-        fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(
-            "error: another run is at work in this folder; wait for it or stop it first"
-        )
+        hold_lock(".snakemake/running")
+    except SgdEscapeError as error:
+        sys.exit(f"error: {error}")
     made_from = [ROOT / name for name in ["src", "workflow", "config"]]
     tidy("results", ".cache", *made_from)
 

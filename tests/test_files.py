@@ -1,8 +1,10 @@
 import errno
+import fcntl
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from sgd_escape import SgdEscapeError
 from sgd_escape.files import (
     check_folder,
+    hold_lock,
     read_with_checksum,
     tidy,
     write_bytes_atomically,
@@ -108,6 +111,23 @@ def test_a_folder_on_a_full_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(SgdEscapeError, match=r"has 3\.0 MB left, needed are at least 10.* Free"):
         check_folder(tmp_path)
+
+
+def test_a_lock_is_held_until_its_process_ends(tmp_path):
+    lock = f"from sgd_escape.files import hold_lock; hold_lock({str(tmp_path / 'lock')!r})"
+    subprocess.run([sys.executable, "-c", lock], check=True)
+    hold_lock(tmp_path / "lock")
+    second = subprocess.run([sys.executable, "-c", lock], capture_output=True, text=True)
+    assert "another run is at work in this folder; wait for it" in second.stderr
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(SgdEscapeError, match=r"cannot be locked \(Function not .* by --directory"):
+        hold_lock(tmp_path / "lock")
 
 
 def test_what_killed_jobs_left_is_removed_and_nothing_else(tmp_path):

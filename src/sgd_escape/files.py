@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
@@ -86,6 +87,27 @@ def check_folder(folder: str | Path) -> None:
             f"are at least {_LEAST_FREE_BYTES >> 20}. Free some space there, then run the same "
             "command again"
         )
+
+
+def hold_lock(path: str | Path) -> None:
+    """Hold the lock of a folder for as long as this process lives.
+
+    Raises SgdEscapeError when another process holds it, or the file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            message = "another run is at work in this folder; wait for it or stop it first"
+        else:
+            message = (
+                f"{path} cannot be locked ({error.strerror}), so that nothing would keep two runs "
+                "in this folder apart. Have its file system mounted with locks (Lustre: -o flock), "
+                "or choose another folder by --directory"
+            )
+        raise SgdEscapeError(message) from error
 
 
 def tidy(*folders: str | Path) -> None:
