@@ -469,6 +469,15 @@ def test_every_eigenvalue_of_both_sides_is_in_a_bin_of_its_panel(count: int) -> 
     assert edges[0] < 8 * np.finfo(float).eps < 8 < edges[-1]
 
 
+def test_a_training_that_diverged_has_a_panel_without_spectra() -> None:
+    lost = compared(1).drop_vars("epoch") * np.nan
+    first, second = noise_figures.fig1(compared(0), lost.assign(epoch=1)).axes
+    assert [text.get_text() for text in second.texts] == ["no spectra, $L=nan$"]
+    assert first.get_xlim() == noise_figures.fig1(compared(0)).axes[0].get_xlim()
+    (alone,) = noise_figures.fig1(lost.assign(epoch=1)).axes
+    assert not alone.patches
+
+
 def test_the_panels_of_the_spectra_name_their_epoch_size_and_numbers() -> None:
     first, second = noise_figures.fig1(compared(0), compared(1)).axes
     assert first.get_title("left") == "(a) at initialization"

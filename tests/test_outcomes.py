@@ -50,6 +50,7 @@ def test_a_loss_is_zero_where_residuals_are_below_the_rounding_of_the_labels() -
     for loss, zero in [(0.0, 1), (0.5 * one_unit, 1), (2 * one_unit, 0), (0.1, 0)]:
         assert of_minimum(loss, LABELS, alive)["zero_loss"] == zero
     assert of_minimum(2 * one_unit, 10 * LABELS, alive)["zero_loss"] == 1
+    assert of_minimum(0.0, 0 * LABELS, alive)["zero_loss"] == 1
 
 
 def test_a_unit_is_dead_if_no_example_activates_it() -> None:

@@ -77,7 +77,7 @@ def snakemake(
 
 
 def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
-    """A working directory with a study of its own and the data, if some were fetched before."""
+    """A working directory with a study of its own; data and compiled programs, if there are any."""
     folder = parent / name
     folder.mkdir()
     study = copy.deepcopy(STUDY)
@@ -88,6 +88,8 @@ def new_folder(parent: Path, name: str, *overlays: dict) -> Path:
         if (parent / "finished" / data).exists():
             (folder / data).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(parent / "finished" / data, folder / data)
+    if (programs := parent / "finished" / ".cache" / "jax").exists():
+        shutil.copytree(programs, folder / ".cache" / "jax")
     return folder
 
 
@@ -348,7 +350,8 @@ def test_zero_loss_goes_through_to_the_fits_by_name(root: Path, finished: Path) 
         "network": {
             "pretraining": {"seeds": [0], "learning_rate": 0.5, "steps": 5000},
             "hidden_units": 4,
-        }
+        },
+        "decoupling": {"learning_rate": 100.0},
     }
     folder = new_folder(finished.parent, "zero_loss", overlay)
     data = storage.read(folder / DATA[0], "dataset")
@@ -361,6 +364,7 @@ def test_zero_loss_goes_through_to_the_fits_by_name(root: Path, finished: Path) 
         "network/first_passage_seed0_eta0.03_B10": {"zero_loss"},
         "network/escape_seed0": {"zero_loss"},
         "noise/alignment_seed0": set(),
+        "decoupling/epoch3": {"diverged"},
         "fits/network": {"too_few_passages"},
         "fits/network_collapse": {"too_few_passages"},
     }
@@ -385,6 +389,12 @@ def test_runs_are_added_until_the_budget_and_none_is_made_again(root: Path, fini
     assert record["run"].values.tolist() == list(range(10))
     xr.testing.assert_equal(record.isel(run=slice(5)), before)
     assert [path.stat().st_mtime_ns for path in shards] == dates
+    # Of other resamples the interval has another width, so that runs may have to be added.
+    study = (folder / "study.yaml").read_text()
+    (folder / "study.yaml").write_text(study.replace("resamples: 100", "resamples: 101"))
+    due = rules_to_run(snakemake(root, folder, target, "-n").stdout)
+    assert {"assess_precision", "gather_linear_regression"} <= due.keys()
+    (folder / "study.yaml").write_text(study)
     (last,) = (folder / "results/linear_regression/precision").glob("*_rounds2.json")
     assert "max_runs leaves no room" in json.loads(last.read_text())["reason_to_stop"]
     # A wider interval is reached at once: what is too much stays, and is not gathered.

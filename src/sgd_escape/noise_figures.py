@@ -51,8 +51,9 @@ def fig1(*compared: xr.Dataset) -> Figure:
         [10.0**power for power in range(-32, 32, 4) if edges[0] < 10.0**power < edges[-1]]
     )
     panels[0].xaxis.set_minor_locator(NullLocator())
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    legends = (axes.get_legend_handles_labels() for axes in panels)
+    if legend := next((legend for legend in legends if legend[1]), None):
+        figure.legend(*legend, loc="outside lower center", ncols=len(legend[1]))
     return figure
 
 
@@ -136,8 +137,9 @@ def alignment(*seeds: xr.Dataset) -> Figure:
 
 def _edges(compared: tuple[xr.Dataset, ...]) -> np.ndarray:
     """Bins equally wide in the logarithm, in whole decades around all that is not rounding."""
-    lowest = min(float(spectra["rounding_floor"]) for spectra in compared)
-    highest = max(float(spectra[name][0]) for spectra in compared for name in _SIDES)
+    known = [spectra for spectra in compared if np.isfinite(spectra["rounding_floor"])]
+    lowest = min((float(spectra["rounding_floor"]) for spectra in known), default=1)
+    highest = max((float(spectra[name][0]) for spectra in known for name in _SIDES), default=1)
     low, high = int(np.floor(np.log10(lowest))) - 1, int(np.ceil(np.log10(highest))) + 1
     return np.logspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
 
@@ -159,6 +161,10 @@ _SIDES: dict[str, dict[str, Any]] = {
 
 
 def _spectra(axes: Axes, spectra: xr.Dataset, edges: np.ndarray) -> None:
+    if not np.isfinite(spectra["rounding_floor"]):
+        text = f"no spectra, $L={float(spectra['loss']):.2g}$"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
+        return
     for name, style in _SIDES.items():
         # What lies outside is rounding, of either sign.
         values = np.clip(spectra[name].values, edges[0], edges[-1])

@@ -18,7 +18,8 @@ MEANINGS = {
     "defined, and Eq. (13) would need the paper's epsilon",
     "unstable_learning_rates": "cases with eta h_1 > 2, where gradient descent itself leaves the "
     "minimum: Eq. (15) does not apply",
-    "diverged": "runs whose loss or parameter became infinite or NaN; a run counts as passed there",
+    "diverged": "runs or trainings whose loss or parameter became infinite or NaN; a run counts as "
+    "passed there, a spectrum does not exist",
     "all_diverged": "no run stayed finite: lower the learning rate",
     "too_few_passages": "cases without an exponent, since fewer than two runs passed more than the "
     "lowest threshold: raise max_steps, or lower thresholds.max and fit_range",
@@ -64,16 +65,21 @@ def of_minimum(
     labels: Float[np.ndarray, "examples ..."],
     before_rectifier: Float[np.ndarray, "examples units"],
 ) -> dict[str, int]:
-    """Whether the mean-square loss is zero to rounding (1 or 0), and hidden units that are dead.
+    """Whether the mean-square loss is zero to rounding (1 or 0), and hidden units that are dead."""
+    return {
+        "zero_loss": int(is_zero(loss, labels)),
+        "dead_units": int(np.sum(np.max(before_rectifier, axis=0) <= 0)),
+    }
+
+
+def is_zero(loss: float | np.floating, labels: Float[np.ndarray, "examples ..."]) -> bool:
+    """Whether a mean-square loss is zero to rounding.
 
     The outputs are of the labels' size, so their rounding error in the precision of the labels
     leaves residuals of eps times that: no smaller loss can be told from zero.
     """
     rounding = np.finfo(labels.dtype).eps ** 2 * float(np.mean(np.square(labels)))
-    return {
-        "zero_loss": int(loss <= rounding),
-        "dead_units": int(np.sum(np.max(before_rectifier, axis=0) <= 0)),
-    }
+    return bool(loss <= rounding)
 
 
 def of_runs(diverged: Bool[np.ndarray, "*runs"] | Int[np.ndarray, "*runs"]) -> dict[str, int]:

@@ -188,8 +188,26 @@ KINDS: dict[str, FileKind] = {
             "correlation_low": "float64",
             "correlation_high": "float64",
         },
-        # Where fewer eigenvalues than directions lie above the rounding floor.
-        may_be_non_finite=("principal_cosine", "overlap"),
+        # Where fewer eigenvalues than directions lie above the rounding floor; and all of them but
+        # the epoch where a training has diverged or has no loss left.
+        may_be_non_finite=(
+            "loss",
+            "eigenvalue_exact",
+            "eigenvalue_decoupled",
+            "rounding_floor",
+            "principal_cosine",
+            "overlap",
+            "spectral_distance",
+            "eigenvalue_factor",
+            "distribution_distance",
+            "relative_distance",
+            "relative_distance_low",
+            "relative_distance_high",
+            "permuted_distance",
+            "correlation",
+            "correlation_low",
+            "correlation_high",
+        ),
     ),
     # A network of any layers, which its attribute names: weight_0, bias_0, ...
     "network": FileKind(None, attributes=("layers",)),

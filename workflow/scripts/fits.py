@@ -130,7 +130,6 @@ def fit_outcomes(fits: xr.Dataset, curvature: float | xr.DataArray) -> dict[str,
         {
             "too_few_passages": int(fits["exponent"].isnull().sum()),
             "unstable_learning_rates": int((eta * curvature > 2).sum()),
-            "diverged": int(fits["diverged"].sum()),
         }
     )
 
