@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from sgd_escape import SgdEscapeError
+from sgd_escape import SgdEscapeError, estimation
 from sgd_escape.estimation import (
     FEATURES,
     Bootstrap,
@@ -682,3 +682,10 @@ def test_scatter_leaves_out_points_without_a_number() -> None:
     kept = np.isfinite(y)
     assert relative_scatter(x, y) == pytest.approx(relative_scatter(x[kept], y[kept]), rel=1e-12)
     assert np.isnan(relative_scatter(x[:3], y[:3]))
+
+
+def test_how_resamples_are_divided_changes_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).exponential(size=31)
+    whole = BOOTSTRAP(lambda taken: taken @ values, 31)
+    monkeypatch.setattr(estimation, "_LARGEST_BATCH", 31 * 7)
+    assert BOOTSTRAP(lambda taken: taken @ values, 31) == whole

@@ -348,13 +348,16 @@ def _large_arrays(config: Mapping[str, Any]) -> Iterator[Contradiction]:
         largest = max(study["dimensions"])
         arrays.append(((*path, "n_samples"), study["n_samples"], "the largest dimension", largest))
     for name in ("linear_regression", "network"):
-        runs = config[name]["first_passage"]["runs"]
-        arrays.append(((name, "first_passage", "runs"), runs, "fits.resamples", fits["resamples"]))
+        study = config[name]["first_passage"]
+        most = "runs" if study["exponent_width"] is None else "max_runs"
+        arrays.append(
+            ((name, "first_passage", most), study[most], "fits.resamples", fits["resamples"])
+        )
     for path, value, other, factor in arrays:
         if value * factor > _LARGEST_ARRAY:
             yield Contradiction(
                 path,
-                f"is {value}, which times {other} = {factor} is an array of {value * factor:.1e} "
+                f"is {value}, which times {other} = {factor} makes {value * factor:.1e} "
                 f"numbers, but at most {_LARGEST_ARRAY:.0e} (80 GB) are taken. Lower one of them.",
             )
 

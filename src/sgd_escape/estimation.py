@@ -20,6 +20,8 @@ FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "power_law": np.log,
     "arrhenius": lambda loss_ratio: loss_ratio - 1,
 }
+# Resampled numbers at a time, 80 MB; how they are divided changes no interval.
+_LARGEST_BATCH = 10**7
 
 
 class Estimate(NamedTuple):
@@ -90,6 +92,7 @@ class Bootstrap(NamedTuple):
                 n_resamples=self.resamples,
                 confidence_level=self.confidence,
                 vectorized=True,
+                batch=max(_LARGEST_BATCH // units, 1),
                 method="BCa",
                 rng=np.random.default_rng(self.seed),
             )
