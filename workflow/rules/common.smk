@@ -5,11 +5,13 @@ import sys
 
 from sgd_escape.config import load_schema, validate
 from sgd_escape.errors import SgdEscapeError
-from sgd_escape.files import check_folder, read_with_checksum, tidy
+from sgd_escape.files import check_folder, read_with_checksum
 
 PACKAGE = ROOT / "src" / "sgd_escape"
 SCRIPTS = ROOT / "workflow" / "scripts"
 ENVIRONMENT = str(ROOT / "environment.yml")
+# On what keys of a first-passage study it depends how many runs it has.
+PRECISION = ["runs", "fit_range", "exponent_width", "max_runs"]
 
 try:
     validate(config, load_schema(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
@@ -126,13 +128,21 @@ def assessments(folder, case, study):
 
 
 def precision(study):
-    """What `assessments` depend on, for `params`: a finished case whose precision changes runs on.
+    """What the `assessments` of one case depend on.
 
-    Snakemake makes no missing checkpoint for the sake of a file that is there.
+    A parameter of its gathering too: Snakemake makes no missing checkpoint for the sake of a file
+    that is there, but it looks again where that file has to be made anew.
     """
     if study["exponent_width"] is None:
         return None
-    return {key: study[key] for key in ["exponent_width", "max_runs"]}
+    of_case = {key: study[key] for key in PRECISION}
+    return {"seed": config["seed"], "fits": config["fits"], "study": of_case}
+
+
+def gathering_sources(study):
+    """What gathers the shards of one case and, where runs are added, decides how many."""
+    decides = [] if study["exponent_width"] is None else sources("assess_precision.py")
+    return sorted({*sources("gather_first_passage.py"), *decides})
 
 
 def all_shards(folder, case, study):

@@ -64,7 +64,7 @@ rule gather_linear_regression:
             "first_passage_d{d}_eta{eta}_B{B}".format_map(wildcards),
             REGRESSION,
         ),
-        source=sources("gather_first_passage.py"),
+        source=gathering_sources(REGRESSION),
     output:
         "results/linear_regression/first_passage_d{d}_eta{eta}_B{B}.nc",
     log:
@@ -78,7 +78,7 @@ rule gather_linear_regression:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         precision=precision(REGRESSION),
     script:

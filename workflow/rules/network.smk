@@ -130,7 +130,7 @@ rule gather_network:
             "first_passage_seed{seed}_eta{eta}_B{B}".format_map(wildcards),
             passage_runs(wildcards),
         ),
-        source=sources("gather_first_passage.py"),
+        source=lambda wildcards: gathering_sources(passage_runs(wildcards)),
     output:
         "results/network/first_passage_seed{seed}_eta{eta}_B{B}.nc",
     log:
@@ -144,7 +144,7 @@ rule gather_network:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         precision=lambda wildcards: precision(passage_runs(wildcards)),
     script:

@@ -29,9 +29,8 @@ checkpoint assess_precision:
     params:
         seed=config["seed"],
         fits=config["fits"],
-        study=lambda wildcards: {
-            key: config[wildcards.study]["first_passage"][key]
-            for key in ["runs", "fit_range", "exponent_width", "max_runs"]
-        },
+        study=lambda wildcards: precision(config[wildcards.study]["first_passage"])[
+            "study"
+        ],
     script:
         "../scripts/assess_precision.py"
