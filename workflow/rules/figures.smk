@@ -76,7 +76,7 @@ for figure, data in FIGURES.items():
         threads: 1
         resources:
             mem_mb=doubling(500),
-            runtime=doubling(10),
+            runtime=doubling(2),
         params:
             figure=figure,
         script:

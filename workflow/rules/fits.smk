@@ -30,7 +30,7 @@ rule fit_stationary:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -58,7 +58,7 @@ rule fit_linear_regression:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -88,7 +88,7 @@ rule fit_network:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -126,7 +126,7 @@ rule fit_collapse:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -158,7 +158,7 @@ rule fit_noise:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],

@@ -135,7 +135,7 @@ rule ladder:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],
@@ -227,7 +227,7 @@ rule double_well:
     threads: 1
     resources:
         mem_mb=doubling(1000),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         seed=config["seed"],
         fits=config["fits"],

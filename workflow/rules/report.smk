@@ -20,7 +20,7 @@ rule provenance:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         config=config,
     script:
@@ -71,7 +71,7 @@ rule claims:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         config=config,
     script:
@@ -125,7 +125,7 @@ rule collect_outcomes:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     script:
         "../scripts/collect_outcomes.py"
 
@@ -165,7 +165,7 @@ rule write_report:
     threads: 1
     resources:
         mem_mb=doubling(500),
-        runtime=doubling(10),
+        runtime=doubling(2),
     params:
         config=config,
         benchmarks="results/benchmarks",
