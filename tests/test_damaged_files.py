@@ -323,11 +323,10 @@ def test_only_a_plain_file_is_read_from_an_archive(kind):
         read_members(io.BytesIO(tar(("data", kind, b"", 0))), {"data": 100})
 
 
-@pytest.mark.parametrize("name", ["/data", "../data", "./data", "x/../data", "data\0x", "DATA"])
+@pytest.mark.parametrize("name", ["/data", "../data", "./data", "x/../data", "DATA"])
 def test_a_member_whose_name_only_resembles_is_not_taken(name):
     found = tar((name, tarfile.REGTYPE, b"evil", 4), FILE)
-    if "\0" not in name:
-        assert read_members(io.BytesIO(found), {"data": 100}) == {"data": b"content"}
+    assert read_members(io.BytesIO(found), {"data": 100}) == {"data": b"content"}
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])

@@ -138,7 +138,8 @@ def test_a_broken_config_yaml_stops_with_one_line(tmp_path):
 PIP_AUDIT = """
 import json, sys
 assert {"--require-hashes", "--disable-pip"} <= set(sys.argv)
-print(open(__file__ + ".answer").read())
+answer = open(__file__ + ".answer").read()
+print(answer, file=sys.stdout if answer.startswith("{") else sys.stderr)
 sys.exit(1)
 """
 UNKNOWN = {"name": "numpy", "skip_reason": "not found"}
@@ -149,14 +150,17 @@ FAULTY = {"name": "jax", "version": "0.1", "vulns": [{"id": "PYSEC-0"}, {"id": "
 @pytest.mark.parametrize(
     ("answer", "status", "says"),
     [
-        ("could not connect", 0, "was not audited: no database"),
+        ("Traceback\nurllib3.ConnectionError: no name", 0, "was not audited: no database"),
+        ("ERROR: jax has no hash", 1, "could not audit requirements.lock: ERROR: jax has no hash"),
         ({"dependencies": [UNKNOWN]}, 0, "was not audited: no database"),
         ({"dependencies": [UNKNOWN, SOUND]}, 0, "0 of 1 packages are vulnerable"),
         ({"dependencies": [SOUND, FAULTY]}, 1, "error: jax 0.1: PYSEC-0, X-1"),
     ],
-    ids=["no connection", "no answer", "sound", "faulty"],
+    ids=["no connection", "bad lock", "no answer", "sound", "faulty"],
 )
-def test_the_audit_fails_by_known_vulnerabilities_alone(answer, status, says, tmp_path):
+def test_the_audit_fails_by_known_vulnerabilities_and_bad_locks_alone(
+    answer, status, says, tmp_path
+):
     (tmp_path / "pip_audit.py").write_text(PIP_AUDIT)
     text = answer if isinstance(answer, str) else json.dumps(answer)
     (tmp_path / "pip_audit.py.answer").write_text(text)

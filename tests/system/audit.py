@@ -2,7 +2,8 @@
 
     .venv/bin/python tests/system/audit.py
 
-Exit status 1 if one is found. Where no database answers, one line says so and the status is 0.
+Exit status 1 if one is found, or if the lock file cannot be audited. Where no database answers,
+one line says so and the status is 0.
 """
 
 import json
@@ -13,22 +14,34 @@ from pathlib import Path
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 # An answer takes as long as a question for each package; a server that is not there, 5 seconds.
 SECONDS = 120
+# How the last line of pip-audit's complaint tells that it got no answer.
+SILENCES = ["ConnectionError", "Timeout", "ServiceError", "Could not connect"]
 
 
 def audited(service: str) -> list[dict]:
-    """The packages that a database knows, each with its vulnerabilities; none if it is silent."""
+    """The packages that a database knows, each with its vulnerabilities; none if it is silent.
+
+    Exits where pip-audit fails for any other reason.
+    """
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes"]
     command += ["--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=5"]
     try:
         run = subprocess.run(
             [*command, f"--vulnerability-service={service}"],
             capture_output=True,
+            text=True,
             timeout=SECONDS,
             check=False,
         )
-        found = json.loads(run.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, ValueError):
+    except subprocess.TimeoutExpired:
         return []
+    try:
+        found = json.loads(run.stdout)["dependencies"]
+    except ValueError:
+        last = run.stderr.strip().rpartition("\n")[2]
+        if any(silence in last for silence in SILENCES):
+            return []
+        sys.exit(f"error: pip-audit could not audit {LOCK.name}: {last}")
     return [package for package in found if "skip_reason" not in package]
 
 
