@@ -7,7 +7,7 @@
 ## make bench       speed and memory against the named alternatives
 ## make lock        requirements.lock from pyproject.toml (needs uv)
 ## make clean       remove .venv, build and caches; results stay
-## Options: CORES=2 PYTHON=python3; REQUIRED=1: slurm-test fails where it cannot test
+## Options: CORES=2 PYTHON=python3; REQUIRED=1: slurm-test and chaos fail where they cannot test
 ##          SEED=1 KILLS=20 FAULTS=kill,disk: of chaos
 
 CORES ?= 2
@@ -35,7 +35,7 @@ slurm-test: .venv/.installed
 
 chaos: .venv/.installed
 	$(SNAKEMAKE) results/data/mnist.nc results/data/fashion_mnist.nc results/data/cifar10.nc
-	.venv/bin/python tests/system/chaos.py $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(FAULTS),--faults $(FAULTS))
+	.venv/bin/python tests/system/chaos.py $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(REQUIRED),--required)
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -1,4 +1,4 @@
-"""What two runs of the study have to agree on: every array, every attribute and every verdict."""
+"""What two runs of the study have to agree on: arrays, attributes, verdicts, named outcomes."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from sgd_escape import storage
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The digest of each NetCDF file's content below `folder`/results, and that of claims.csv.
+    """The digest of each file's content below `folder`/results: NetCDF, tables and decisions.
 
     Shards are left out: how runs are divided is not a result. Raises SgdEscapeError when a file is
     damaged.
@@ -19,9 +19,8 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(results.rglob("*.nc"))
         if path.parent.name != "shards"
     }
-    claims = results / "claims.csv"
-    if claims.exists():
-        found["claims.csv"] = hashlib.sha256(claims.read_bytes()).hexdigest()
+    for path in [*results.glob("*.csv"), *results.glob("*/**/*.json")]:
+        found[str(path.relative_to(results))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 

@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10**6))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--faults", default=",".join(FAULTS), help=", ".join(FAULTS))
+    parser.add_argument("--required", action="store_true", help="fail where a fault is not tried")
     return parser.parse_args()
 
 
@@ -39,7 +40,7 @@ def tried(pipeline: Pipeline, name: str, seed: int, kills: int) -> Iterable[Outc
             yield outcome
     except NotTried as reason:
         print(f"{name}: not tried, {reason}", flush=True)
-        yield Outcome(name, "", f"not tried: {reason}", "")
+        yield Outcome(name, "", f"not tried: {reason}", "", tried=False)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -53,7 +54,7 @@ def table(outcomes: list[Outcome]) -> str:
         seen = next((outcome.seen for outcome in alike if outcome.seen), "nothing")
         wrong = sorted({text for outcome in alike for text in outcome.wrong})
         end = "; ".join(["**wrong**", *wrong]) if wrong else then
-        lines.append([fault, places, str(len(alike)), seen, end])
+        lines.append([fault, places, str(sum(outcome.tried for outcome in alike)), seen, end])
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
@@ -77,12 +78,14 @@ def main() -> int:
         outcomes += tried(pipeline, name, options.seed, options.kills)
         (PLACE / "outcomes.md").write_text(table(outcomes) + "\n", encoding="utf-8")
     wrong = sum(bool(outcome.wrong) for outcome in outcomes)
+    not_tried = sum(not outcome.tried for outcome in outcomes)
     minutes = (time.monotonic() - begin) / 60
     print(
-        f"seed {options.seed}: {len(outcomes)} faults, {wrong} of them ended wrong, "
-        f"{minutes:.0f} minutes; see {PLACE / 'outcomes.md'}"
+        f"seed {options.seed}: {len(outcomes) - not_tried} faults, {wrong} of them ended wrong, "
+        f"{not_tried} kinds not tried to their end, {minutes:.0f} minutes; "
+        f"see {PLACE / 'outcomes.md'}"
     )
-    return 1 if wrong else 0
+    return int(wrong > 0 or (options.required and not_tried > 0))
 
 
 if __name__ == "__main__":

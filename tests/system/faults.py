@@ -36,7 +36,7 @@ MNIST = "results/data/mnist.nc"
 IMAGES = "train-images-idx3-ubyte"
 REPORT = "results/report.html"
 # What the Snakefile itself reads from the files of these rules, and what depends on it.
-CHECKPOINTS = {
+DECISIONS = {
     "choose_reference_seed": "results/fits/network.nc",
     "assess_precision": "results/fits/linear_regression.nc",
 }
@@ -53,6 +53,7 @@ class Outcome(NamedTuple):
     seen: str
     then: str
     wrong: Sequence[str] = ()
+    tried: bool = True
 
 
 def complaints(run: Run, *expected: str) -> list[str]:
@@ -76,8 +77,9 @@ def unfinished(pipeline: Pipeline, folder: Path, *arguments: str, **kwargs: Any)
     return wrong + [f"{name} is left over" for name in half_written(folder)]
 
 
-def unsettled(pipeline: Pipeline, folder: Path) -> list[str]:
-    run = pipeline.run(folder, "--dry-run")
+def unsettled(pipeline: Pipeline, folder: Path, **kwargs: Any) -> list[str]:
+    """What is wrong if a finished run has anything to do."""
+    run = pipeline.run(folder, "--dry-run", **kwargs)
     return [] if "Nothing to be done" in run.output else ["a finished run would be made again"]
 
 
@@ -139,11 +141,10 @@ def kills_of_one_run(pipeline: Pipeline, random: Random, folder: Path, count: in
     while len(outcomes) < count:
         started = pipeline.start(folder)
         moment = random.uniform(1, longest)
-        if started.ends_within(moment):
-            break
-        outcome = ways[len(outcomes) % len(ways)](started, random)
+        hit = not started.ends_within(moment)
+        outcome = ways[len(outcomes) % len(ways)](started, random) if hit else None
         if outcome is None:
-            break
+            return outcomes + [failure for failure in [not_finished(started)] if failure]
         print(f"   {outcome.fault} after {moment:.1f} s, {outcome.where}", flush=True)
         outcomes.append(outcome)
     return outcomes
@@ -178,6 +179,14 @@ def one_job(started: Started, random: Random) -> Outcome | None:
 
 def was_killed(started: Started) -> bool:
     return started.end().status == -signal.SIGKILL
+
+
+def not_finished(started: Started) -> Outcome | None:
+    """A run that nothing had hit, and that yet failed."""
+    run = started.end()
+    if run.status == 0:
+        return None
+    return Outcome("run after a kill", "", last_line(run), FINISHES, ["it does not finish"])
 
 
 def signals(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
@@ -339,7 +348,7 @@ def read_files(pipeline: Pipeline, random: Random) -> list[tuple[str, str, str]]
     for output, job in pipeline.jobs.items():
         # It comes after the results and reads none of them.
         for name in job.inputs if job.rule != "provenance" else ():
-            if name in pipeline.jobs and pipeline.jobs[name].rule not in CHECKPOINTS:
+            if name in pipeline.jobs and pipeline.jobs[name].rule not in DECISIONS:
                 readers.setdefault(name, []).append(output)
     by_kind: dict[str, list[str]] = {}
     for name in readers:
@@ -402,12 +411,10 @@ def harmed(path: Path, harm: Harm, random: Random) -> str:
 def damaged_unread(pipeline: Pipeline, random: Random) -> Iterator[Outcome]:
     """Files that are read by the way: choices of the Snakefile, run times, Snakemake's records."""
     jobs = pipeline.jobs.items()
-    read = {
-        job.rule: name for name, job in jobs if job.rule in CHECKPOINTS and ".sha256" not in name
-    }
+    read = {job.rule: name for name, job in jobs if job.rule in DECISIONS and ".sha256" not in name}
     for rule, name in read.items():
         for harm in [cut, flipped]:
-            yield damaged_by_the_way(pipeline, random, harm, name, CHECKPOINTS[rule])
+            yield damaged_by_the_way(pipeline, random, harm, name, DECISIONS[rule])
     yield damaged_by_the_way(pipeline, random, half, "results/benchmarks/claims.tsv", REPORT)
     folder = pipeline.copy("damaged")
     for path in files_of(folder / ".snakemake" / "metadata"):
@@ -472,18 +479,20 @@ def clock(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]:
         with dates_kept(pipeline.root):
             for path in [*files_of(folder / "results"), *files_of(pipeline.root)]:
                 os.utime(path, (path.stat().st_mtime + days * DAY,) * 2)
+            wrong = unsettled(pipeline, folder)
             pipeline.remove_some(folder, random, 2)
-            wrong = unfinished(pipeline, folder) + unsettled(pipeline, folder)
+            wrong += unfinished(pipeline, folder) + unsettled(pipeline, folder)
         yield Outcome(fault, "by a day, in the dates of the files", "", FINISHES, wrong)
     if not FAKETIME:
         raise NotTried("libfaketime, which shows processes another time, is not installed")
     for hours, fault in faults.items():
         folder = pipeline.copy("clock")
-        pipeline.remove_some(folder, random, 2)
         env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"{-hours:+}h", "NO_FAKE_STAT": "1"}
         env["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
         with dates_kept(pipeline.root):
-            wrong = unfinished(pipeline, folder, env=env) + unsettled(pipeline, folder)
+            wrong = unsettled(pipeline, folder, env=env)
+            pipeline.remove_some(folder, random, 2)
+            wrong += unfinished(pipeline, folder, env=env) + unsettled(pipeline, folder)
         yield Outcome(fault, "by an hour, in what processes see", "", FINISHES, wrong)
 
 
@@ -519,7 +528,7 @@ def records(pipeline: Pipeline, random: Random, count: int) -> Iterator[Outcome]
     fault = ".snakemake deleted"
     folder = pipeline.copy("records")
     shutil.rmtree(folder / ".snakemake")
-    wrong = unfinished(pipeline, folder) + unsettled(pipeline, folder)
+    wrong = unsettled(pipeline, folder) + unfinished(pipeline, folder)
     yield Outcome(fault, "after the end", "", "nothing is made again, arrays equal", wrong)
     for where in ["after a kill half-way", "during a run"]:
         folder = pipeline.copy("records")
