@@ -249,25 +249,49 @@ def test_the_order_of_runs_does_not_change_the_fit() -> None:
     assert float(one.slope) == pytest.approx(float(other.slope), rel=1e-12)
 
 
-def test_the_interval_over_runs_covers_the_slope_of_nested_censored_times() -> None:
-    """The truth is what infinitely many runs give: nested times are not exponential."""
-    rng = np.random.default_rng(11)
+def nested_study(rng: np.random.Generator) -> tuple[np.ndarray, int, float]:
+    """Mean steps, where runs are cut off, and the slope that infinitely many of them have."""
     mean = 200 * RATIOS**4
     many = nested_steps(mean, 10**6, rng)
     max_steps = int(np.quantile(many[:, -1], 0.7))
     truth = censored(RATIOS, many, max_steps)
-    feature = np.log(RATIOS)
-    slope = float(fit_slope(feature, truth.events.sum(0), truth.exposure.sum(0)).slope)
-    covered = below = 0
-    for _ in range(400):
-        passages = censored(RATIOS, nested_steps(mean, 100, rng), max_steps)
-        interval = fit_model(passages, "power_law", BOOTSTRAP)[1]
-        covered += interval.low <= slope <= interval.high
-        below += interval.high < slope
-    print(f"coverage of the slope {slope:.3f}: {covered / 400:.4f}, below {below / 400:.4f}")
+    slope = fit_slope(np.log(RATIOS), truth.events.sum(0), truth.exposure.sum(0)).slope
+    return mean, max_steps, float(slope)
+
+
+def assert_covered(intervals: list[Estimate], slope: float) -> None:
+    covered = np.mean([one.low <= slope <= one.high for one in intervals])
+    below = np.mean([one.high < slope for one in intervals])
+    print(f"coverage of the slope {slope:.3f}: {covered:.4f}, below {below:.4f}")
     # Four standard errors of 400 repetitions at 95 %, and at 2.5 % on each side.
-    assert abs(covered / 400 - 0.95) < 0.044
-    assert abs(below / 400 - 0.025) < 0.031
+    assert abs(covered - 0.95) < 0.044
+    assert abs(below - 0.025) < 0.031
+
+
+def test_the_interval_over_runs_covers_the_slope_of_nested_censored_times() -> None:
+    rng = np.random.default_rng(11)
+    mean, max_steps, slope = nested_study(rng)
+    samples = (censored(RATIOS, nested_steps(mean, 100, rng), max_steps) for _ in range(400))
+    assert_covered([fit_model(one, "power_law", BOOTSTRAP)[1] for one in samples], slope)
+
+
+def test_the_interval_at_which_runs_cease_to_be_added_covers_the_slope() -> None:
+    rng = np.random.default_rng(7)
+    mean, max_steps, slope = nested_study(rng)
+
+    def stopped(width: float, runs: int) -> Estimate:
+        steps = nested_steps(mean, 12 * runs, rng)
+        for so_far in range(runs, len(steps) + 1, runs):
+            passages = censored(RATIOS, steps[:so_far], max_steps)
+            exponent = fit_model(passages, "power_law", BOOTSTRAP)[1]
+            after = so_far + runs
+            if reason_to_stop(exponent, width, runs_after_next_round=after, max_runs=len(steps)):
+                break
+        return exponent
+
+    intervals = [stopped(0.8, 50) for _ in range(400)]
+    assert max(one.high - one.low for one in intervals) <= 0.8
+    assert_covered(intervals, slope)
 
 
 @pytest.mark.parametrize(("model", "sign"), [("power_law", 1), ("arrhenius", -1)])
