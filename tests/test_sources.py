@@ -50,6 +50,10 @@ ARCHIVE = archive(
 )
 
 
+class Broken(bytes):
+    """A body after half of which the line goes dead."""
+
+
 def no_registry(files):
     raise Unavailable("its client is not installed")
 
@@ -103,7 +107,8 @@ def serve():
                     self.send_response(503 if body is None else 200)
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
-                self.wfile.write(body or b"")
+                sent = body[: len(body) // 2] if isinstance(body, Broken) else body
+                self.wfile.write(sent or b"")
 
             def log_message(self, *_):
                 pass
@@ -241,6 +246,20 @@ def test_a_mirror_that_fails_once_is_asked_again_and_its_files_are_kept(tmp_path
     data_set = small_set(mirrors=(serve(bodies),))
     assert sources.fetch(data_set, tmp_path, sources=["mirror"]) == CONTENTS
     assert sources.fetch(small_set(), tmp_path, sources=["mirror"]) == CONTENTS
+
+
+def test_a_download_that_breaks_off_is_begun_anew_and_half_of_it_is_never_kept(
+    tmp_path, serve, monkeypatch
+):
+    broken = {name: [Broken(body)] for name, (body,) in mirrored().items()}
+    once = {name: [*broken[name], body] for name, (body,) in mirrored().items()}
+    again = small_set(mirrors=(serve(once),))
+    assert sources.fetch(again, tmp_path / "again", sources=["mirror"]) == CONTENTS
+    monkeypatch.setattr(sources, "_MIRROR_RETRIES", 0)
+    ever = small_set(mirrors=(serve(broken),))
+    with pytest.raises(SgdEscapeError, match="mirror: .*IncompleteRead"):
+        sources.fetch(ever, tmp_path / "ever", sources=["mirror"])
+    assert not [path for path in (tmp_path / "ever").rglob("*") if path.is_file()]
 
 
 def test_two_sets_whose_files_have_the_same_names_are_kept_apart(tmp_path, serve):
