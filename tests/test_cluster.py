@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.iocontainers import Wildcards
 from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, ResourceSettings
 
@@ -28,8 +29,9 @@ def rules() -> dict[str, Rule]:
     return rules_of()
 
 
-def asked(rule: Rule, attempt: int) -> dict[str, int]:
-    resources = rule.expand_resources({}, [], attempt)
+def asked(rule: Rule, attempt: int, architecture: str = "fc") -> dict[str, int]:
+    wildcards = Wildcards(fromdict={"architecture": architecture, "loss": "mean_square"})
+    resources = rule.expand_resources(wildcards, [], attempt)
     return {name: resources.get(name) for name in ["mem_mb", "runtime", "_cores"]}
 
 
@@ -59,6 +61,22 @@ def test_the_spectra_ask_for_more_where_there_are_more_samples(rules: dict[str, 
     ours, papers = asked(rules[name], 1), asked(rules_of(ROOT / "config" / "paper.yaml")[name], 1)
     assert papers["mem_mb"] - ours["mem_mb"] == 36 * (10000**2 - 5000**2) // 10**6
     assert papers["runtime"] > ours["runtime"]
+
+
+def test_the_trainings_ask_for_the_time_of_their_multiplications() -> None:
+    name = "measure_noise"
+    # Each study is asked before the next one is read, as Snakefiles share their globals.
+    rule = rules_of()[name]
+    ours = [asked(rule, 1, architecture)["runtime"] for architecture in ["fc", "cnn"]]
+    assert all(60 < minutes < 70 for minutes in ours)
+    papers = rules_of(ROOT / "config" / "paper.yaml")[name]
+    # 784-2000-2000-2000-10, forward, for 60000 images in 300 epochs.
+    dense = (784 * 2000 + 2 * 2000**2 + 2000 * 10) * 60000 * 300
+    assert asked(papers, 1)["runtime"] == 60 + dense // 10**11
+    # Three stacks of three convolutions by 3 x 3 at 32, 16 and 8 pixels a side.
+    stacks = [(32, 3 * 64 + 2 * 64**2), (16, 64 * 128 + 2 * 128**2), (8, 128 * 256 + 2 * 256**2)]
+    convolutions = sum(side**2 * 9 * weights for side, weights in stacks) + 4**2 * 256 * 10
+    assert asked(papers, 1, "cnn")["runtime"] == 60 + convolutions * 50000 * 400 // 10**11
 
 
 def test_the_profile_names_groups_and_rules_that_exist(rules: dict[str, Rule]) -> None:

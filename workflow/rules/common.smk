@@ -190,9 +190,37 @@ def passage_runs(wildcards):
     return config["network"]["first_passage"]
 
 
+def multiplications(network):
+    """How many one example costs on its way forward through a network of Figs. 2 and 5."""
+    if "hidden_units" in network:
+        widths = [28**2, *network["hidden_units"], 10]
+        return sum(before * after for before, after in zip(widths, widths[1:]))
+    total, side, channels = 0, 32, 3
+    for filters in network["filters"]:
+        inputs = channels + (network["layers_per_stack"] - 1) * filters
+        total += side**2 * 9 * inputs * filters
+        side, channels = side // 2, filters
+    return total + side**2 * channels * 10
+
+
+def training_minutes(noise, wildcards):
+    """One for 10^11 multiplications, for which training and measuring took half of one."""
+    study = noise_study(noise, wildcards)
+    examples = study["n_samples"] * study["epochs"]
+    return 60 + multiplications(study) * examples // 10**11
+
+
 def doubling(amount):
-    """A resource of which a job gets twice as much each time that it is tried again."""
-    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+    """A resource of which a job gets twice as much each time that it is tried again.
+
+    An amount that depends on the job is a function of its wildcards.
+    """
+
+    def resource(wildcards, attempt):
+        first = amount(wildcards) if callable(amount) else amount
+        return first * 2 ** (attempt - 1)
+
+    return resource
 
 
 def network_passages():

@@ -26,7 +26,7 @@ rule measure_noise:
         mem_mb=doubling(
             1200 + max(NOISE[name]["n_samples"] for name in ARCHITECTURES) // 20
         ),
-        runtime=doubling(60),
+        runtime=doubling(lambda wildcards: training_minutes(NOISE, wildcards)),
     params:
         study=lambda wildcards: noise_study(NOISE, wildcards),
     script:
