@@ -257,7 +257,7 @@ def test_a_download_that_breaks_off_is_begun_anew_and_half_of_it_is_never_kept(
     assert sources.fetch(again, tmp_path / "again", sources=["mirror"]) == CONTENTS
     monkeypatch.setattr(sources, "_MIRROR_RETRIES", 0)
     ever = small_set(mirrors=(serve(broken),))
-    with pytest.raises(SgdEscapeError, match="mirror: .*IncompleteRead"):
+    with pytest.raises(SgdEscapeError, match=r"mirror: .*IncompleteRead"):
         sources.fetch(ever, tmp_path / "ever", sources=["mirror"])
     assert not [path for path in (tmp_path / "ever").rglob("*") if path.is_file()]
 
