@@ -97,3 +97,14 @@ def test_a_training_that_diverged_is_fitted_up_to_then(noise_fits: ModuleType) -
     traces = noise_fits.fit_trace_factors(run)
     assert float(traces["trace_ratio"]) == pytest.approx(1)
     assert np.isfinite(float(traces["farthest_trace_ratio"]))
+
+
+def test_epochs_without_loss_change_no_number_of_the_others(noise_fits: ModuleType) -> None:
+    """A loss of 1e-16 is the rounding of float32 labels of mean square 1/4."""
+    run = training("mean_square")
+    silent = run.copy(deep=True)
+    for name in ["loss", "noise_strength"]:
+        silent[name][-3:] = [np.inf, 1e-16, 0]
+    kept = noise_fits.with_noise(silent)
+    # The last epoch is one of the traces.
+    xr.testing.assert_identical(kept, run.isel(epoch=slice(-3), trace_epoch=slice(-1)))

@@ -14,8 +14,9 @@ MEANINGS = {
     "constant_labels": "all labels are equal: the output's bias alone fits them",
     "duplicate_samples": "examples whose input is that of an earlier one",
     "dead_units": "hidden units that no example activates: their weights have no gradient",
-    "zero_loss": "L(theta*) is zero to rounding: SGD has no noise there and never leaves, c is not "
-    "defined, and Eq. (13) would need the paper's epsilon",
+    "zero_loss": "L(theta*), or the loss of so many epochs of a training, is zero to rounding: SGD "
+    "has no noise there and never leaves, c is not defined, and Eq. (13) would need the paper's "
+    "epsilon",
     "unstable_learning_rates": "cases with eta h_1 > 2, where gradient descent itself leaves the "
     "minimum: Eq. (15) does not apply",
     "diverged": "runs or trainings whose loss or parameter became infinite or NaN; a run counts as "
@@ -26,6 +27,7 @@ MEANINGS = {
     "undefined_overlaps": "spectra with fewer eigenvalues above the rounding floor than "
     "directions: their spans have no overlap",
     "flat_directions": "leading directions without curvature: no ratio to it is given",
+    "noiseless_directions": "leading directions without noise: no exponent of the noise is given",
 }
 
 

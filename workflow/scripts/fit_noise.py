@@ -3,7 +3,7 @@ from prologue import begin
 begin(snakemake)
 
 import xarray as xr
-from noise_fits import fit_stages, fit_trace_factors, fit_windows
+from noise_fits import fit_stages, fit_trace_factors, fit_windows, with_noise
 
 from sgd_escape import storage
 from sgd_escape.estimation import Bootstrap
@@ -12,7 +12,10 @@ params, losses = snakemake.params, ["mean_square", "cross_entropy"]
 bootstrap = Bootstrap(params.fits["confidence"], params.fits["resamples"], params.seed)
 fitted = []
 for architecture in params.architectures:
-    runs = [storage.read(snakemake.input[f"{architecture}_{loss}"], "noise") for loss in losses]
+    runs = [
+        with_noise(storage.read(snakemake.input[f"{architecture}_{loss}"], "noise"))
+        for loss in losses
+    ]
     stages = xr.concat([fit_stages(run, params.stages, bootstrap) for run in runs], "stage")
     windows = xr.concat(
         [fit_windows(run, bootstrap) for run in runs], xr.Variable("loss_function", losses)

@@ -31,6 +31,7 @@ measured = noise_dynamics(
     trace_epochs=trace_epochs,
     examples_at_once=architecture.examples_at_once,
 )
+zero_loss = sum(outcomes.is_zero(loss, np.asarray(labels)) for loss in measured.loss)
 storage.write(
     xr.Dataset(
         {
@@ -48,7 +49,9 @@ storage.write(
         {"epoch": np.arange(study["epochs"] + 1), "trace_epoch": trace_epochs},
         storage.attributes(study, seed=study["seed"], equations="(8), (9)")
         | {"architecture": wildcards.architecture, "loss_function": wildcards.loss}
-        | outcomes.attribute(outcomes.of_runs(np.isnan(measured.loss[-1:]))),
+        | outcomes.attribute(
+            outcomes.of_runs(np.isnan(measured.loss[-1:])) | {"zero_loss": zero_loss}
+        ),
     ),
     snakemake.output[0],
     "noise",

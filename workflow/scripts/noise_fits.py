@@ -14,6 +14,18 @@ WINDOW_EDGES = 10.0 ** np.arange(-4, 1.25, 0.5)
 WINDOW_BLOCKS = 10
 
 
+def with_noise(run: xr.Dataset) -> xr.Dataset:
+    """The epochs whose loss and noise are not zero to rounding, nor infinite or NaN.
+
+    One-hot labels have the mean square 1 over the number of outputs.
+    """
+    rounding = np.finfo(np.float32).eps ** 2 / float(run["outputs"])
+    finite = np.isfinite(run["loss"]) & np.isfinite(run["noise_strength"])
+    kept = finite & (run["loss"] > rounding) & (run["noise_strength"] > 0)
+    traced = np.isin(run["trace_epoch"], run["epoch"][kept])
+    return run.isel(epoch=kept.values, trace_epoch=traced)
+
+
 def fit_stages(run: xr.Dataset, stages: dict[str, Any], bootstrap: Bootstrap) -> xr.Dataset:
     """The slope of log N against log L over each stage that the loss of the training has."""
     if run.attrs["loss_function"] == "cross_entropy":
