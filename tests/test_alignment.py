@@ -192,6 +192,17 @@ def test_a_direction_without_curvature_is_refused(network: Network, inputs: jax.
         alignment(sums, BOOTSTRAP)
 
 
+def test_a_direction_without_noise_costs_the_exponent_and_its_own_ratio_alone() -> None:
+    sums = prescribed(np.array([4.0, 2.0, 1.0]), np.array([4.0, 0.0, 2.0]))
+    # Groups that differ, of the same mean.
+    weights = np.linspace(0.5, 1.5, 20)[:, None]
+    found = alignment(sums._replace(noise=sums.noise * weights), BOOTSTRAP)
+    np.testing.assert_allclose(found.ratio.value, [1, np.nan, 2])
+    assert np.isfinite(found.ratio.high[[0, 2]]).all()
+    assert float(found.trace_ratio.value) == pytest.approx(6 / 7)
+    assert np.isnan(found.exponent).all()
+
+
 def test_a_single_example_is_refused(
     network: Network, inputs: jax.Array, directions: np.ndarray
 ) -> None:

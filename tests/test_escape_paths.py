@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from sgd_escape import SgdEscapeError
 from sgd_escape.curvature import gauss_newton_hessian
 from sgd_escape.escape_paths import Origin, departures, lowered_losses, surroundings
 from sgd_escape.networks import Network, apply_network, in_float64, init_network
@@ -123,10 +122,9 @@ def test_a_network_that_diverged_has_no_direction(origin: Origin) -> None:
     assert np.isnan(lowered_losses(diverged, origin, learning_rate=0.01, steps=2)).all()
 
 
-def test_a_descent_that_is_not_stable_says_what_to_lower(origin: Origin) -> None:
+def test_a_descent_that_is_not_stable_lowers_no_loss(origin: Origin) -> None:
     start, limit = moved(origin, across(origin)), 2 / origin.pairs.value[0]
-    with pytest.raises(SgdEscapeError, match=r"not stable .* network\.escape\.descent.* below 2/h"):
-        lowered_losses([start], origin, learning_rate=1.001 * limit, steps=2)
+    assert np.isnan(lowered_losses([start], origin, learning_rate=1.001 * limit, steps=2)).all()
     assert np.isfinite(lowered_losses([start], origin, learning_rate=0.999 * limit, steps=2)).all()
 
 

@@ -132,6 +132,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap, *, zero_loss: bool = False)
     An interval says how much a number hangs on the images that were drawn. ∇L has none: it is
     zero, or not, at this minimum of this training set, and on other images it would not be small.
     Where the loss is zero, to rounding if `zero_loss` says so, both sides of Eq. (6) vanish: NaN.
+    So is the ratio of a direction without noise, and then the exponent.
     Raises `SgdEscapeError` for fewer than two groups, or if a direction has no curvature.
     """
     groups, columns = sums.curvature.shape
@@ -143,13 +144,13 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap, *, zero_loss: bool = False)
         )
     whole = means(sums, np.ones(groups))
 
-    def interval(number: Callable[[Means], np.ndarray]) -> Estimate:
-        if zero_loss or not np.all(whole.covariance > 0):
+    def interval(number: Callable[[Means], np.ndarray], needed: slice | int) -> Estimate:
+        if zero_loss or not np.all(whole.covariance[needed] > 0):
             return Estimate(*np.full((3, 1), np.nan)[:, 0])
         return bootstrap(lambda taken: number(means(sums, taken)), groups)
 
     def ratio(column: int) -> Estimate:
-        return interval(lambda found: found.ratio[..., column])
+        return interval(lambda found: found.ratio[..., column], column)
 
     ratios = [ratio(column) for column in range(columns)]
     with np.errstate(invalid="ignore"):
@@ -162,7 +163,7 @@ def alignment(sums: GroupSums, bootstrap: Bootstrap, *, zero_loss: bool = False)
         float(whole.covariance[-1]),
         Estimate(*map(np.stack, zip(*ratios[:-1], strict=True))),
         ratios[-1],
-        interval(lambda found: found.exponent),
+        interval(lambda found: found.exponent, slice(None)),
         float(fraction[-1]),
         fraction[:-1],
     )

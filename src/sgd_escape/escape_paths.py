@@ -11,7 +11,6 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from sgd_escape.curvature import Eigenpairs, curved, gauss_newton_operator, leading_eigenpairs
-from sgd_escape.errors import SgdEscapeError
 from sgd_escape.networks import Network, in_float64
 from sgd_escape.training import full_loss, sgd_step
 
@@ -113,16 +112,11 @@ def lowered_losses(
     """The loss after gradient descent on all examples from each network.
 
     In the time t = η·steps it relaxes directions with h ≫ 1/t, those of the fluctuations, and
-    leaves those with h ≪ 1/t. A network that diverges, or that was about to, has none: NaN. Raises
-    `SgdEscapeError` if the descent is not stable at θ*, where η h_1 must be below 2.
+    leaves those with h ≪ 1/t. A network that diverges, or that was about to, has none: NaN. So
+    have all where the descent is not stable at θ*, that is if η h_1 > 2.
     """
-    sharpest = origin.pairs.value[0]
-    if learning_rate * sharpest >= 2:
-        raise SgdEscapeError(
-            f"gradient descent with learning rate {learning_rate} is not stable at a minimum of "
-            f"curvature h_1 = {sharpest:.4g}; lower network.escape.descent.learning_rate below "
-            f"2/h_1 = {2 / sharpest:.3g}"
-        )
+    if learning_rate * origin.pairs.value[0] > 2:
+        return np.full(len(networks), np.nan)
     rate = jnp.asarray(learning_rate, origin.inputs.dtype)
 
     def lowered(network: Network) -> float:

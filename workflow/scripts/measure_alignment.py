@@ -54,7 +54,13 @@ storage.write(
             seed=int(snakemake.wildcards.seed),
             equations="(6), (8), (10), (44)",
         )
-        | outcomes.attribute({"flat_directions": count - curved, "zero_loss": int(zero_loss)}),
+        | outcomes.attribute(
+            {
+                "flat_directions": count - curved,
+                "zero_loss": zero_loss,
+                "noiseless_directions": 0 if zero_loss else np.sum(found.noise == 0),
+            }
+        ),
     ),
     snakemake.output[0],
     "alignment",

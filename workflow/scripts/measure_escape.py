@@ -130,7 +130,10 @@ storage.write(
         | outcomes.attribute(
             outcomes.of_runs(record.diverged)
             | {
-                "zero_loss": int(zero_loss),
+                "zero_loss": zero_loss,
+                "unstable_learning_rates": np.sum(
+                    np.array([eta, study["descent"]["learning_rate"]]) * origin.pairs.value[0] > 2
+                ),
                 "flat_directions": max(params.directions - len(origin.pairs.value), 0),
             }
         )
