@@ -87,11 +87,17 @@ def test_a_changed_bit_or_a_lost_byte_is_noticed(name, tmp_path):
             read_with_checksum(tmp_path / "claims.csv")
 
 
-@pytest.mark.parametrize("name", ["claims.csv", "claims.csv.sha256"])
-def test_a_missing_file_or_checksum_is_named(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("claims.csv", "Run the command that makes it first"),
+        ("claims.csv.sha256", r"Delete .*claims\.csv and run the same command again"),
+    ],
+)
+def test_a_missing_file_or_checksum_is_named(name, advice, tmp_path):
     write_with_checksum(tmp_path / "claims.csv", b"id\n")
     (tmp_path / name).unlink()
-    with pytest.raises(SgdEscapeError, match=f"{name} cannot be read: No such file.* makes it"):
+    with pytest.raises(SgdEscapeError, match=f"{name} cannot be read: No such file.* {advice}"):
         read_with_checksum(tmp_path / "claims.csv")
 
 

@@ -61,9 +61,13 @@ def read_with_checksum(path: str | Path) -> bytes:
     try:
         data, checksum = Path(path).read_bytes(), _checksum_path(path).read_bytes()
     except OSError as error:
+        advice = (
+            f"Delete {path} and run the same command again"
+            if os.path.exists(path)
+            else "Run the command that makes it first"
+        )
         raise SgdEscapeError(
-            f"{error.filename} cannot be read: {error.strerror}. Run the command that makes it "
-            "first"
+            f"{error.filename} cannot be read: {error.strerror}. {advice}"
         ) from error
     if checksum != _checksum_line(path, data):
         raise SgdEscapeError(
