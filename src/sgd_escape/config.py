@@ -330,8 +330,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 def _large_arrays(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     """Sizes that are within their limits one by one, but not together."""
-    regression, fits = config["linear_regression"], config["fits"]
-    stationary, ladder = regression["stationary"], config["laboratory"]["ladder"]
+    regression, ladder = config["linear_regression"], config["laboratory"]["ladder"]
+    stationary = regression["stationary"]
     cases = len(stationary["learning_rates"]) * len(stationary["batch_sizes"])
     arrays: list[tuple[KeyPath, int, str, int]] = [
         (
@@ -347,17 +347,11 @@ def _large_arrays(config: Mapping[str, Any]) -> Iterator[Contradiction]:
     ]:
         largest = max(study["dimensions"])
         arrays.append(((*path, "n_samples"), study["n_samples"], "the largest dimension", largest))
-    for name in ("linear_regression", "network"):
-        study = config[name]["first_passage"]
-        most = "runs" if study["exponent_width"] is None else "max_runs"
-        arrays.append(
-            ((name, "first_passage", most), study[most], "fits.resamples", fits["resamples"])
-        )
     for path, value, other, factor in arrays:
         if value * factor > _LARGEST_ARRAY:
             yield Contradiction(
                 path,
-                f"is {value}, which times {other} = {factor} makes {value * factor:.1e} "
+                f"is {value}, which times {other} = {factor} is an array of {value * factor:.1e} "
                 f"numbers, but at most {_LARGEST_ARRAY:.0e} (80 GB) are taken. Lower one of them.",
             )
 

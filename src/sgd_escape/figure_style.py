@@ -51,7 +51,7 @@ in_style = mpl.rc_context(STYLE)
 def encoded(figure: Figure, picture_format: str) -> bytes:
     """The file of a figure as "pdf" or "png", without the time of writing: its bytes repeat.
 
-    A panel without a number to draw, as where no run passed, says so.
+    A logarithmic panel without a number to draw, as where no run passed, says so.
     """
     for axes in figure.axes:
         _tell_if_empty(axes)
