@@ -52,8 +52,8 @@ onstart:
 onerror:
     print(
         "The run stopped before its end, for the reasons above; a job that died with SIGKILL was "
-        "killed from outside, perhaps as memory ran out. Whatever is finished is kept: run the "
-        "same command again to go on.",
+        "killed from outside, perhaps as memory ran out. To go on from what is finished, run the "
+        "same command again.",
         file=sys.stderr,
     )
 

@@ -12,8 +12,6 @@ rule train_decoupling:
     benchmark:
         "results/benchmarks/train_decoupling.tsv"
     priority: 10
-    group:
-        "decoupling"
     conda:
         ENVIRONMENT
     threads: 1
@@ -49,8 +47,6 @@ rule decoupling_spectrum:
     benchmark:
         "results/benchmarks/decoupling_spectrum/epoch{epoch}.tsv"
     priority: 10
-    group:
-        "decoupling"
     conda:
         ENVIRONMENT
     threads: 1
