@@ -129,17 +129,21 @@ def write_as_it_is(dataset, path):
     path.write_bytes(content + storage._seal(content))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_numbers_that_are_not_finite_are_refused_where_they_must_be(kind, path):
-    layout = storage.KINDS[kind]
-    for name, variable in (layout.variables or {}).items():
-        if variable.startswith("float") and name not in layout.may_be_non_finite:
-            dataset = valid(kind)
-            dataset = dataset.assign({name: dataset.variables[name] * np.float32(np.nan)})
-            write_as_it_is(dataset, path)
-            with pytest.raises(SgdEscapeError, match=f"{name} holds .* not finite"):
-                storage.read(path, kind)
-            return
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind, layout in storage.KINDS.items()
+        for name, variable in (layout.variables or {}).items()
+        if variable.startswith("float") and name not in layout.may_be_non_finite
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_where_they_must_be(kind, name, path):
+    dataset = valid(kind)
+    dataset = dataset.assign({name: dataset.variables[name] * np.float32(np.nan)})
+    write_as_it_is(dataset, path)
+    with pytest.raises(SgdEscapeError, match=f"{name} holds .* not finite"):
+        storage.read(path, kind)
 
 
 def fifo(path):

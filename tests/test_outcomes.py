@@ -1,9 +1,15 @@
+import importlib
 import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from sgd_escape import storage
+from sgd_escape.first_passage import FirstPassage
 from sgd_escape.outcomes import (
     MEANINGS,
     attribute,
@@ -13,6 +19,7 @@ from sgd_escape.outcomes import (
     outcomes_of,
 )
 
+SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 INPUTS = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
 LABELS = np.array([1, -1, 1, 1, -1, 1], np.float32)
 
@@ -62,6 +69,56 @@ def test_divergence_is_counted_and_told_apart_where_nothing_stayed_finite() -> N
     assert of_runs(np.array([0, 1, 0])) == {"diverged": 1, "all_diverged": 0}
     assert of_runs(np.ones((2, 2), bool)) == {"diverged": 4, "all_diverged": 4}
     assert of_runs(np.zeros(3, bool)) == {"diverged": 0, "all_diverged": 0}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
+
+
+@pytest.mark.parametrize(
+    ("diverged", "named"),
+    [
+        ([[0, 0], [0, 0]], {"zero_loss": 1}),
+        ([[1, 0], [1, 1]], {"zero_loss": 1, "diverged": 3}),
+        ([[1, 1], [1, 1]], {"zero_loss": 1, "diverged": 4, "all_diverged": 4}),
+        # All runs of one shard are not all runs.
+        ([[1, 1], [0, 0]], {"zero_loss": 1, "diverged": 2}),
+    ],
+)
+def test_gathered_shards_carry_the_outcomes_of_all_runs(diverged, named, script, tmp_path) -> None:
+    files = script("first_passage_files")
+    paths = [str(tmp_path / f"{shard}.nc") for shard in range(2)]
+    for shard, path in enumerate(paths):
+        record = FirstPassage(
+            first_passage_step=np.array([[1, 2], [1, 3]]),
+            observed_steps=np.array([2, 3]),
+            diverged=np.array(diverged[shard], bool),
+        )
+        files.write_first_passage(
+            record,
+            range(2 * shard, 2 * shard + 2),
+            np.array([1.5, 2.0]),
+            path,
+            storage.attributes({}, seed=0, equations="(2)"),
+            zero_loss=True,
+            **{"eta": 0.1, "batch_size": 1, "n_samples": 9, "max_steps": 5, "initial_loss": 1.0},
+        )
+    assert outcomes_of(files.gathered(paths)) == named
+
+
+def test_learning_rates_beyond_two_over_the_curvature_are_unstable(script) -> None:
+    """One curvature for all cases, or one for each."""
+    fits = xr.Dataset(
+        {"exponent": ("case", [3.0, np.nan, np.nan]), "eta": ("case", [0.1, 0.19, 0.3])}
+    )
+    fit_outcomes = script("fits").fit_outcomes
+    named = outcomes_of(xr.Dataset(attrs=fit_outcomes(fits, 10.0)))
+    assert named == {"too_few_passages": 2, "unstable_learning_rates": 1}
+    of_each = xr.DataArray([25.0, 15.0, 6.0], dims="case")
+    named = outcomes_of(xr.Dataset(attrs=fit_outcomes(fits, of_each)))
+    assert named == {"too_few_passages": 2, "unstable_learning_rates": 2}
 
 
 def test_every_meaning_is_a_sentence_on_one_line() -> None:

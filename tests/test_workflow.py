@@ -1,6 +1,7 @@
 """The pipeline itself, on a study small enough to run several times."""
 
 import copy
+import csv
 import json
 import os
 import shutil
@@ -155,6 +156,28 @@ def test_one_command_makes_every_file_of_the_contract(finished: Path) -> None:
     wanted |= {"claims.csv", "outcomes.csv", "report.html", "provenance.json"}
     assert wanted <= names
     assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_what_files_name_as_outcomes_stands_in_the_table_and_in_the_report(finished: Path) -> None:
+    """In this study one of three learning rates is beyond 2/h_1."""
+    named = {}
+    for path in finished.glob("results/**/*.nc"):
+        name = str(path.relative_to(finished))
+        if "/shards/" not in name and "/parts/" not in name:
+            found = outcomes_of(storage.read(path, "fit"))
+            named |= {(name, outcome): str(count) for outcome, count in found.items()}
+    with (finished / "results/outcomes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["file"], row["outcome"]): row["count"] for row in rows} == named
+    network = storage.read(finished / "results/fits/network.nc", "fit")
+    seed = json.loads((finished / "results/network/reference_seed.json").read_text())["seed"]
+    hessian = storage.read(finished / f"results/network/hessian_seed{seed}.nc", "hessian")
+    unstable = int((network["eta"] * float(hessian["eigenvalue"][0]) > 2).sum())
+    assert unstable > 0
+    assert named["results/fits/network.nc", "unstable_learning_rates"] == str(unstable)
+    page = (finished / "results/report.html").read_text(encoding="utf-8")
+    for row in rows:
+        assert f"<td>{row['file']}</td><td>{row['outcome'].replace('_', ' ')}</td>" in page
 
 
 def test_a_finished_run_has_nothing_to_do(root: Path, finished: Path) -> None:
@@ -331,10 +354,19 @@ def test_too_few_passages_are_an_outcome_with_a_name(root: Path, finished: Path)
         "thresholds": {"min": 50.0, "max": 100.0},
         "fit_range": [50.0, 100.0],
     }
-    overlay = {"linear_regression": {"first_passage": passages}}
+    # Each step of eta = 100 multiplies theta by about a hundred.
+    overlay = {
+        "linear_regression": {
+            "first_passage": passages,
+            "stationary": {"learning_rates": [0.1, 100.0], "interval": 1000},
+        }
+    }
     folder = new_folder(finished.parent, "no_passage", overlay)
-    run = snakemake(root, folder, "results/fits/linear_regression.nc")
+    samples = "results/linear_regression/stationary_samples.nc"
+    run = snakemake(root, folder, "results/fits/linear_regression.nc", samples)
     assert run.returncode == 0, run.stderr[-4000:]
+    # Those of eta = 100 at both batch sizes.
+    assert outcomes_of(storage.read(folder / samples, "stationary_samples")) == {"diverged": 2}
     fits = storage.read(folder / "results/fits/linear_regression.nc", "fit")
     assert outcomes_of(fits) == {"too_few_passages": 1}
     assert fits["events"].sum() == 0
