@@ -12,10 +12,12 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterable
 from random import Random, SystemRandom
 
-from faults import FAULTS, Outcome
+from faults import FAULTS
+from outcome import Outcome
 from pipeline import ROOT, NotTried, Pipeline
 
 PLACE = ROOT / "build" / "chaos"
@@ -41,6 +43,9 @@ def tried(pipeline: Pipeline, name: str, seed: int, kills: int) -> Iterable[Outc
     except NotTried as reason:
         print(f"{name}: not tried, {reason}", flush=True)
         yield Outcome(name, "", f"not tried: {reason}", "", tried=False)
+    except Exception:
+        traceback.print_exc()
+        yield Outcome(name, "", "", "", ["the harness itself failed, see what it printed"])
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -67,6 +72,8 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     # Where a shell started this in the background, it and all it starts would be deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As Ctrl-C: what runs is killed, what is mounted is unmounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     begin = time.monotonic()
     logs = PLACE / "logs"
     shutil.rmtree(logs, ignore_errors=True)

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ from sgd_escape.errors import SgdEscapeError
 
 ROOT = Path(__file__).parents[2]
 STUDY = Path(__file__).with_name("study.yaml")
+# Seconds after which a run counts as hanging: a whole one takes minutes.
+HANGS = 3600
 # The rules whose inputs the Snakefile chooses by what these have decided.
 CHECKPOINTS = {"choose_reference_seed", "assess_precision"}
 DECIDED = {f"draw_{name}" for name in ["fig6", "alignment", "escape_direction", "drift"]}
@@ -45,6 +48,7 @@ class Run(NamedTuple):
 
     status: int
     output: str
+    hangs: bool = False
 
     @property
     def errors(self) -> list[str]:
@@ -64,7 +68,16 @@ class Started:
     log: Path
 
     def end(self) -> Run:
-        return Run(self.process.wait(), self.printed())
+        """How it ended; what does not end in time, or is interrupted, is killed."""
+        hangs = False
+        try:
+            self.process.wait(HANGS)
+        except subprocess.TimeoutExpired:
+            hangs = True
+        finally:
+            if self.process.poll() is None:
+                self.signal_group(signal.SIGKILL)
+        return Run(self.process.wait(), self.printed(), hangs)
 
     def printed(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -91,7 +104,8 @@ class Started:
         return self.process.poll() is not None
 
     def signal_group(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def signal_main(self, number: int) -> None:
         self.process.send_signal(number)
@@ -177,6 +191,10 @@ class Pipeline:
     def new(self, name: str) -> Path:
         """An empty folder."""
         folder = self.scratch / name
+        # Of a harness that was killed.
+        for place in [folder / "results", folder]:
+            if place.is_mount():
+                subprocess.run(["umount", "-l", str(place)], check=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
@@ -260,7 +278,7 @@ def workflow_files() -> list[Path]:
 
 def digest_of_workflow() -> str:
     digest = hashlib.sha256()
-    for path in [*workflow_files(), STUDY]:
+    for path in [*workflow_files(), STUDY, ROOT / "requirements.lock", Path(__file__)]:
         digest.update(str(path).encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -319,7 +337,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        raise NotTried("only root may mount a small disk")
+        raise NotTried("no small disk may be mounted here, which takes root")
     try:
         yield
     finally:
@@ -329,14 +347,19 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """A folder that even root cannot write to. Raises NotTried where that cannot be done."""
+    if os.geteuid() != 0:
+        mode = folder.stat().st_mode
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(mode)
+        return
     commands = [["mount", "--bind", str(folder), str(folder)]]
     commands += [["mount", "-o", "remount,ro,bind", str(folder)]]
     for command in commands:
-        if (
-            os.geteuid() != 0
-            or subprocess.run(command, capture_output=True, check=False).returncode
-        ):
-            raise NotTried("only root may mount a folder read-only")
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            raise NotTried("no folder may be mounted read-only here, which takes root")
     try:
         yield
     finally:

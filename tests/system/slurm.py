@@ -27,6 +27,8 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sinfo", "sbatch", "srun", "squeue", "scancel"]
 # Two jobs long enough to be hit while they compute, and what is done to each.
 FAULTS = {"fc_mean_square": "scancel", "cnn_mean_square": "scontrol requeue"}
+# Seconds for a run of the miniature, which takes minutes.
+LONGEST = 3600
 # By then a job's Snakemake is about to start its script.
 SECONDS_OF_START = 5
 # MinJobAge is longer than the test, which asks at its end how often a job was started.
@@ -214,7 +216,7 @@ def local_run() -> tuple[str, str]:
     log = LOCAL.with_suffix(".log")
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as output:
-        run = subprocess.run(command(LOCAL), stderr=output, check=False, timeout=3600)
+        run = subprocess.run(command(LOCAL), stderr=output, check=False, timeout=LONGEST)
     before = "Nothing to be done" in log.read_text()
     return ("FAILED" if run.returncode else "finished"), ("before" if before else str(log))
 
@@ -251,6 +253,7 @@ def slurm_run() -> tuple[int, dict[str, str]]:
         shutil.copytree(LOCAL / part, BY_SLURM / part, copy_function=shutil.copy)
     profile = ["--workflow-profile", str(ROOT / "profiles" / "slurm")]
     jobs: dict[str, str] = {}
+    deadline = time.monotonic() + LONGEST
     with (
         (BY_SLURM / "snakemake.log").open("w") as log,
         subprocess.Popen(
@@ -260,6 +263,8 @@ def slurm_run() -> tuple[int, dict[str, str]]:
     ):
         try:
             while not happens(lambda: run.poll() is not None, 1):
+                if time.monotonic() > deadline:
+                    raise subprocess.TimeoutExpired(run.args, LONGEST)
                 for study in FAULTS.keys() - jobs:
                     job, seconds = job_of(study)
                     if seconds >= SECONDS_OF_START:
