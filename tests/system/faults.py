@@ -39,7 +39,7 @@ def kills_of_one_run(pipeline: Pipeline, random: Random, folder: Path, count: in
     """At most `count` kills, at such times that about as many let a run come to its end."""
     ways = [whole_group, snakemake_alone, one_job]
     random.shuffle(ways)
-    longest = 2 * (START_UP + pipeline.seconds / count)
+    longest = min(2 * (START_UP + pipeline.seconds / count), pipeline.seconds)
     outcomes: list[Outcome] = []
     while len(outcomes) < count:
         started = pipeline.start(folder)

@@ -24,6 +24,9 @@ def begin(snakemake: Any) -> None:
     programs = Path(".cache") / "jax" / f"{platform.node()}_{snakemake.threads}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(programs.absolute()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    # XLA's own, for GPUs, would put this folder's path into the key of every program, so that a
+    # folder that was copied or moved found none.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
